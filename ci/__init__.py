@@ -1,0 +1,1 @@
+"""The Dagger pipeline: builds the project, never imports it."""

@@ -1,0 +1,1 @@
+"""Deployments as data: which flow runs where, when and how often."""

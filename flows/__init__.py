@@ -1,0 +1,1 @@
+"""Flows: verbs of the product, each readable as the sentence it implements."""

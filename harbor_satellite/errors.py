@@ -1,0 +1,126 @@
+"""The one exception tree of the library.
+
+    HarborSatelliteError
+      ├ InvalidInputError         caller's value is wrong                    never retried
+      │   └ NotFoundError         caller names something that does not exist
+      ├ UntrustedDataError        a peer sent bad data                       never retried
+      │   ├ DigestMismatchError   content is not what its digest promises
+      │   ├ MalformedStateError   a state does not parse, or contradicts itself
+      │   └ SizeLimitError        a peer sent more than the cap for that kind of body
+      ├ RemoteError               a peer is unreachable or refused (.status, .retryable, .retry_after_seconds)
+      ├ ConflictError             one-time token already used, name taken
+      ├ AuthenticationError       the caller is not who it says, or may not do this
+      └ StorageError              the local disk is full, read-only or damaged
+
+What lives here: error types and their diagnostics. What must not: anything that raises them.
+Messages say what, which and where; retrying is decided by ``retryable``, in tasks only.
+"""
+
+from __future__ import annotations
+
+
+class HarborSatelliteError(Exception):
+    """Anything this library reports on purpose."""
+
+    retryable: bool = False
+    """Whether the same call may succeed later without anybody changing anything."""
+
+    def diagnostics(self) -> str:
+        """Say, in a line or two, what an operator should check."""
+        return "Run again with --log-level DEBUG to see each request."
+
+
+class InvalidInputError(HarborSatelliteError):
+    """The caller's value is wrong; the message names the value and the rule."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Correct the value named in the message."
+
+
+class NotFoundError(InvalidInputError):
+    """The caller names something that does not exist."""
+
+
+class UntrustedDataError(HarborSatelliteError):
+    """A peer sent data that must not be used."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return (
+            "Nothing was published. Check the content at the named registry; publish it again if it is damaged there."
+        )
+
+
+class DigestMismatchError(UntrustedDataError):
+    """Content is not what its digest promises."""
+
+
+class MalformedStateError(UntrustedDataError):
+    """A state artifact, satellite state or manifest does not parse, or contradicts itself."""
+
+
+class SizeLimitError(UntrustedDataError):
+    """A peer sent more bytes than the cap for that kind of body."""
+
+
+class RemoteError(HarborSatelliteError):
+    """A peer is unreachable, or answered with a refusal.
+
+    Args:
+        message: what was asked, of whom, and how it answered; never a secret or a query string.
+        status: HTTP status, or None when there was no answer at all.
+        retryable: whether trying the same call again makes sense.
+        retry_after_seconds: what the peer asked for, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retryable: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check, by the kind of refusal."""
+        match self.status:
+            case None:
+                return "Check that the address is right and the peer is up and reachable from here."
+            case 401 | 403:
+                return "Check the credentials and what they are allowed to do at that registry or service."
+            case 404:
+                return "Check the name: the peer is up but does not have it (or hides it from these credentials)."
+            case 429:
+                return "The peer limits the rate of requests; it will be tried again later."
+            case _:
+                return "Look at the peer's own log for this time."
+
+
+class ConflictError(HarborSatelliteError):
+    """The name is taken, or the one-time token was used already."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Choose another name, or issue a new one-time token."
+
+
+class AuthenticationError(HarborSatelliteError):
+    """The caller is not who it says, or may not do this."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Check user name, password or token; log in again."
+
+
+class StorageError(HarborSatelliteError):
+    """The local disk is full, read-only or damaged."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Check free space, permissions and health of the disk named in the message; nothing was published."

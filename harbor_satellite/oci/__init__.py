@@ -1,0 +1,1 @@
+"""OCI words as pure types: parse, compare, format. No I/O lives here."""

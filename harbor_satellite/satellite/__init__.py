@@ -1,0 +1,1 @@
+"""The satellite: what runs at a site, apart from Prefect."""

@@ -1,0 +1,296 @@
+"""The state artifact of a group and the state of a satellite: values and their canonical JSON.
+
+The original's keys stay as they are (``"tag"`` is a list there); ours are added beside them, and a
+document of the original, without ours, parses as well. No network, no files, no clock.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, MalformedStateError, SizeLimitError
+from harbor_satellite.oci.digest import Digest
+from harbor_satellite.oci.platform import Platform
+from harbor_satellite.oci.reference import Reference, check_repository, check_tag
+from harbor_satellite.state.names import GroupName, SatelliteName, group_name, satellite_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STATE_MAX_BYTES: Final = 4 * 1024 * 1024  # bytes of JSON; some ten thousand artifacts
+
+
+@dataclass(frozen=True, slots=True)
+class StateEntry:
+    """One artifact that a group's sites shall hold: a repository, its tags and the digest they name."""
+
+    repository: str
+    tags: tuple[str, ...]
+    digest: Digest
+    labels: Mapping[str, str] | tuple[str, ...] | None = field(default=None, hash=False)
+    """The original's key; carried, not interpreted."""
+    type: str = "IMAGE"
+    deleted: bool = False
+    """Named, but not to be held: the same as absent for the plan."""
+    size: int | None = None
+    """bytes of the whole closure, each blob once; None in a state of the original"""
+    media_type: str = ""
+    platforms: tuple[Platform, ...] = ()
+    """What an index offers; empty for other artifacts and in a state of the original."""
+    referrers: tuple[Digest, ...] = ()
+    """Signatures, SBOMs and the like found at publishing, sorted; copied with the artifact."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateArtifact:
+    """What a group's sites shall hold, as of one generation."""
+
+    group: GroupName
+    registry: str
+    """The source's URL, or ``host[:port]``, as the original writes it."""
+    artifacts: tuple[StateEntry, ...]
+    """Sorted by repository and tags."""
+    generation: int = 0
+    """Counts up with every change of content; 0 in a state of the original."""
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    def same_content(self, other: StateArtifact) -> bool:
+        """Tell whether only generation and times differ: then there is nothing to publish."""
+        return _content_only(self) == _content_only(other)
+
+    def has_expired(self, now: datetime) -> bool:
+        """Tell whether a site should no longer act on this state."""
+        return self.expires_at is not None and now >= self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class StatePin:
+    """Which generation of a group's state a satellite may have."""
+
+    group: GroupName
+    state: Reference
+    """Where the state artifact is, pinned by digest unless the original wrote it."""
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SatelliteState:
+    """Everything one satellite is to follow: a pinned state per group, and its config."""
+
+    satellite: SatelliteName | None
+    """None in a state of the original, which does not name it."""
+    groups: tuple[StatePin, ...]
+    config: str = ""
+    """URL of the satellite config; empty if it has none."""
+    scheme: str = field(default="https", compare=False)
+
+
+def parse_state_artifact(raw: bytes, digest: Digest | None, what: str) -> StateArtifact:
+    """Read a group's state; the only way to get one from bytes.
+
+    Args:
+        raw: canonical JSON or the original's; at most ``STATE_MAX_BYTES``.
+        digest: what the bytes must hash to, or None where a verified manifest already vouched for them.
+        what: the name to use in messages.
+
+    Raises:
+        DigestMismatchError: the bytes are not those of ``digest``.
+        MalformedStateError: they do not parse, break a naming rule, or name one tag twice with two digests.
+        SizeLimitError: too many bytes.
+    """
+    document = _verified_json(raw, digest, what)
+    try:
+        entries = tuple(sorted((_entry(item) for item in document.get("artifacts") or ()), key=_entry_order))
+        state = StateArtifact(
+            group=group_name(document["group"]),
+            registry=_text(document.get("registry")),
+            artifacts=entries,
+            generation=_count(document.get("generation", 0), "generation"),
+            created_at=_time(document.get("created_at")),
+            expires_at=_time(document.get("expires_at")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidInputError) as error:
+        raise MalformedStateError(f"malformed state {what}: {_reason(error)}") from error
+    _check_tags_are_unique(state, what)
+    return state
+
+
+def state_artifact_json(state: StateArtifact) -> bytes:
+    """Write a group's state as canonical JSON: the original's keys first, sorted entries, no white space."""
+    document: dict[str, object] = {
+        "group": state.group,
+        "registry": state.registry,
+        "artifacts": [_entry_json(entry) for entry in sorted(state.artifacts, key=_entry_order)],
+        "generation": state.generation,
+        "created_at": _time_text(state.created_at),
+        "expires_at": _time_text(state.expires_at),
+    }
+    return _canonical(document)
+
+
+def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> SatelliteState:
+    """Read a satellite state, ours (pins) or the original's (only URLs).
+
+    Raises:
+        DigestMismatchError: the bytes are not those of ``digest``.
+        MalformedStateError: they do not parse, or two pins name one group.
+        SizeLimitError: too many bytes.
+    """
+    document = _verified_json(raw, digest, what)
+    try:
+        urls = [_text(url) for url in document.get("states") or ()]
+        pins = tuple(_pin(item) for item in document["groups"]) if "groups" in document else _pins_of_urls(urls)
+        name = document.get("satellite")
+        state = SatelliteState(
+            satellite=satellite_name(name) if name else None,
+            groups=tuple(sorted(pins, key=lambda pin: pin.group)),
+            config=_text(document.get("config") or ""),
+            scheme="http" if any(url.startswith("http://") for url in urls) else "https",
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, InvalidInputError) as error:
+        raise MalformedStateError(f"malformed satellite state {what}: {_reason(error)}") from error
+    if len({pin.group for pin in state.groups}) != len(state.groups):
+        raise MalformedStateError(f"malformed satellite state {what}: a group is named twice")
+    return state
+
+
+def satellite_state_json(state: SatelliteState) -> bytes:
+    """Write a satellite state: the original's ``states`` and ``config``, and our pins in ``groups``."""
+    document: dict[str, object] = {
+        "states": [
+            f"{state.scheme}://{pin.state.registry}/{pin.state.repository}:{pin.state.tag or 'latest'}"
+            for pin in state.groups
+        ],
+        "config": state.config,
+        "satellite": state.satellite or "",
+        "groups": [{"group": pin.group, "state": str(pin.state), "generation": pin.generation} for pin in state.groups],
+    }
+    return _canonical(document)
+
+
+def _entry(item: Mapping[str, Any]) -> StateEntry:
+    tags = tuple(sorted({check_tag(_text(tag)) for tag in item.get("tag") or ()}))
+    size = item.get("size")
+    return StateEntry(
+        repository=check_repository(_text(item["repository"])),
+        tags=tags,
+        digest=Digest.parse(_text(item["digest"])),
+        labels=item.get("labels"),
+        type=_text(item.get("type") or "IMAGE"),
+        deleted=item.get("deleted") is True,
+        size=None if size is None else _count(size, "size"),
+        media_type=_text(item.get("media_type") or ""),
+        platforms=tuple(Platform.parse(_text(platform)) for platform in item.get("platforms") or ()),
+        referrers=tuple(sorted(Digest.parse(_text(digest)) for digest in item.get("referrers") or ())),
+    )
+
+
+def _entry_json(entry: StateEntry) -> dict[str, object]:
+    return {
+        "repository": entry.repository,
+        "tag": list(entry.tags),
+        "labels": entry.labels,
+        "type": entry.type,
+        "digest": str(entry.digest),
+        "deleted": entry.deleted,
+        "size": entry.size,
+        "media_type": entry.media_type,
+        "platforms": [str(platform) for platform in entry.platforms],
+        "referrers": [str(digest) for digest in sorted(entry.referrers)],
+    }
+
+
+def _entry_order(entry: StateEntry) -> tuple[str, tuple[str, ...], Digest]:
+    return entry.repository, entry.tags, entry.digest
+
+
+def _pin(item: Mapping[str, Any]) -> StatePin:
+    return StatePin(
+        group=group_name(item["group"]),
+        state=Reference.parse(_text(item["state"])),
+        generation=_count(item.get("generation", 0), "generation"),
+    )
+
+
+def _pins_of_urls(urls: list[str]) -> tuple[StatePin, ...]:
+    pins = []
+    for url in urls:
+        reference = Reference.parse(url)
+        parts = reference.repository.split("/")
+        if parts[-1] != "state" or "group-state" not in parts[:-2]:
+            raise InvalidInputError(f"not the address of a group's state: {url[:300]!r}")
+        pins.append(StatePin(group_name(parts[-2]), reference))
+    return tuple(pins)
+
+
+def _check_tags_are_unique(state: StateArtifact, what: str) -> None:
+    seen: dict[tuple[str, str], Digest] = {}
+    for entry in state.artifacts:
+        for tag in () if entry.deleted else entry.tags:
+            first = seen.setdefault((entry.repository, tag), entry.digest)
+            if first != entry.digest:
+                message = f"{entry.repository}:{tag} is named with {first} and with {entry.digest}"
+                raise MalformedStateError(f"malformed state {what}: {message}")
+
+
+def _verified_json(raw: bytes, digest: Digest | None, what: str) -> dict[str, Any]:
+    if len(raw) > STATE_MAX_BYTES:
+        raise SizeLimitError(f"state {what} has {len(raw)} bytes; at most {STATE_MAX_BYTES} are read")
+    if digest is not None:
+        digest.verify(raw, what)
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MalformedStateError(f"malformed state {what}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise MalformedStateError(f"malformed state {what}: not a JSON object")
+    return document
+
+
+def _content_only(state: StateArtifact) -> StateArtifact:
+    return replace(
+        state,
+        artifacts=tuple(sorted(state.artifacts, key=_entry_order)),
+        generation=0,
+        created_at=None,
+        expires_at=None,
+    )
+
+
+def _canonical(document: Mapping[str, object]) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidInputError(f"not text: {value!r}")
+    return value
+
+
+def _count(value: Any, what: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InvalidInputError(f"{what} is not a count: {value!r}")
+    return value
+
+
+def _time(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    moment = datetime.fromisoformat(_text(value))
+    if moment.tzinfo is None:
+        raise InvalidInputError(f"time without a zone: {value!r}")
+    return moment.astimezone(UTC)
+
+
+def _time_text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, HarborSatelliteError):
+        return str(error)
+    return f"missing key {error}" if isinstance(error, KeyError) else repr(error)

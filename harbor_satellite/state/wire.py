@@ -1,0 +1,105 @@
+"""JSON bodies between Ground Control and a satellite: zero touch registration and status reports.
+
+The original's keys are kept; fields of ours are optional, so that its satellites and its Ground Control
+can be talked to as well. Pydantic is used here because bytes enter and leave here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
+
+# A report names every local image; caps keep a broken or hostile site from filling the centre's disk.
+_Text = Annotated[str, Field(max_length=1024)]
+_ListMax = 10_000
+
+
+class WireModel(BaseModel):
+    """What every body has in common: unknown keys are ignored, so that either side may be newer."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class RegistrationClaim(WireModel):
+    """What a site posts to exchange its one-time token."""
+
+    token: SecretStr
+    claim_key: SecretStr | None = None
+    """Random text that the site made and stored before asking: who repeats it is the same site."""
+
+
+class RegistryAuth(WireModel):
+    """Where the satellite pulls from, and as whom: its one credential."""
+
+    url: _Text
+    username: _Text
+    password: SecretStr
+
+    @field_serializer("password", when_used="json")
+    def _reveal(self, password: SecretStr) -> str:
+        return password.get_secret_value()
+
+
+class Registration(WireModel):
+    """The answer to a claim: the original's ``auth`` and ``state``, and ours."""
+
+    auth: RegistryAuth
+    state: _Text
+    """URL of the satellite state."""
+    satellite: _Text = ""
+    prefect_api_url: _Text = ""
+    """The Prefect API that the edge worker polls; empty: none, the site replicates by itself."""
+    work_pool: _Text = ""
+    groups: list[_Text] = Field(default_factory=list, max_length=_ListMax)
+    schedule: _Text = ""
+    """5-field cron"""
+
+
+class CachedImage(WireModel):
+    """One image in the local registry."""
+
+    reference: _Text
+    size_bytes: int = Field(default=0, ge=0)
+
+
+class ImageFailure(WireModel):
+    """One image that could not be brought to the site, and why."""
+
+    reference: _Text
+    reason: Annotated[str, Field(max_length=4096)]
+
+
+class AppliedGroup(WireModel):
+    """Which generation of a group's state the site follows."""
+
+    group: _Text
+    generation: int = Field(default=0, ge=0)
+    digest: _Text = ""
+
+
+class StatusReport(WireModel):
+    """Body of ``POST /satellites/sync``: the original's keys, then ours."""
+
+    name: _Text
+    activity: _Text = ""
+    state_report_interval: _Text = ""
+    """A Go duration such as ``30s``: when the next report is due."""
+    latest_state_digest: _Text = ""
+    """Digest of the satellite state that was applied."""
+    latest_config_digest: _Text = ""
+    memory_used_bytes: int = Field(default=0, ge=0)
+    storage_used_bytes: int = Field(default=0, ge=0)
+    cpu_percent: float = Field(default=0, ge=0)
+    request_created_time: datetime | None = None
+    last_sync_duration_ms: int = Field(default=0, ge=0)
+    image_count: int = Field(default=0, ge=0)
+    cached_images: list[CachedImage] = Field(default_factory=list, max_length=_ListMax)
+    applied_at: datetime | None = None
+    """When the site last was wholly on ``latest_state_digest``."""
+    groups: list[AppliedGroup] = Field(default_factory=list, max_length=_ListMax)
+    copied_count: int = Field(default=0, ge=0)
+    deleted_count: int = Field(default=0, ge=0)
+    bytes_from_source: int = Field(default=0, ge=0)
+    failures: list[ImageFailure] = Field(default_factory=list, max_length=_ListMax)

@@ -1,0 +1,19 @@
+"""What every test gets: a clean environment, and the layers' rules about sockets."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest_plugins = ["tests.fixtures_ground_control", "tests.fixtures_registry"]
+
+_FOREIGN_PREFIXES = ("PREFECT_", "HARBOR_SATELLITE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clear what a developer's shell may carry and a test must not see."""
+    for name in list(os.environ):
+        if name.upper().startswith(_FOREIGN_PREFIXES):
+            monkeypatch.delenv(name)
