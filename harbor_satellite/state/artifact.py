@@ -40,8 +40,9 @@ class StateEntry:
     media_type: str = ""
     platforms: tuple[Platform, ...] = ()
     """What an index offers; empty for other artifacts and in a state of the original."""
-    referrers: tuple[Digest, ...] = ()
-    """Signatures, SBOMs and the like found at publishing, sorted; copied with the artifact."""
+    referrers: tuple[Digest, ...] | None = None
+    """Signatures, SBOMs and the like found at publishing, sorted; copied with the artifact.
+    None in a state of the original, which does not know them: then the site looks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def _entry(item: Mapping[str, Any]) -> StateEntry:
         size=None if size is None else _count(size, "size"),
         media_type=_text(item.get("media_type") or ""),
         platforms=tuple(Platform.parse(_text(platform)) for platform in item.get("platforms") or ()),
-        referrers=tuple(sorted(Digest.parse(_text(digest)) for digest in item.get("referrers") or ())),
+        referrers=_digests(item.get("referrers")),
     )
 
 
@@ -200,12 +201,16 @@ def _entry_json(entry: StateEntry) -> dict[str, object]:
         "size": entry.size,
         "media_type": entry.media_type,
         "platforms": [str(platform) for platform in entry.platforms],
-        "referrers": [str(digest) for digest in sorted(entry.referrers)],
+        "referrers": None if entry.referrers is None else [str(digest) for digest in sorted(entry.referrers)],
     }
 
 
 def _entry_order(entry: StateEntry) -> tuple[str, tuple[str, ...], Digest]:
     return entry.repository, entry.tags, entry.digest
+
+
+def _digests(items: Any) -> tuple[Digest, ...] | None:
+    return None if items is None else tuple(sorted(Digest.parse(_text(item)) for item in items))
 
 
 def _pin(item: Mapping[str, Any]) -> StatePin:

@@ -39,7 +39,8 @@ class DesiredArtifact:
     source: str
     """The registry to copy from, as its state names it."""
     groups: tuple[GroupName, ...]
-    referrers: tuple[Digest, ...] = ()
+    referrers: tuple[Digest, ...] | None = None
+    """None: unknown, so they are looked for at the source."""
     size: int | None = None
     """bytes, if the state says"""
 
@@ -53,9 +54,14 @@ class Copy:
     tags: tuple[str, ...]
     """Tags to move once the content is complete; empty for an artifact that is held by digest alone."""
     source: str
-    referrers: tuple[Digest, ...]
+    referrers: tuple[Digest, ...] | None
     size: int | None
     reason: str
+
+    @property
+    def names(self) -> tuple[LocalTag, ...]:
+        """Every name that this copy is to have at the site."""
+        return tuple(LocalTag(self.repository, tag) for tag in self.tags or (str(self.digest),))
 
     def __str__(self) -> str:
         return f"{self.repository}:{','.join(self.tags)}" if self.tags else f"{self.repository}@{self.digest}"
@@ -141,7 +147,7 @@ def merge_states(states: Iterable[StateArtifact]) -> DesiredSet:
                 digest=digest,
                 source=first_state.registry,
                 groups=tuple(dict.fromkeys(state.group for state, _ in claims)),
-                referrers=tuple(sorted({referrer for _, entry in claims for referrer in entry.referrers})),
+                referrers=_union(entry.referrers for _, entry in claims),
                 size=first_entry.size,
             )
         )
@@ -151,7 +157,7 @@ def merge_states(states: Iterable[StateArtifact]) -> DesiredSet:
 def plan_replication(
     desired: DesiredSet,
     present: Mapping[LocalTag, Digest],
-    owned: Mapping[LocalTag, Digest],
+    owned: Mapping[LocalTag, Collection[Digest]],
     incomplete: Collection[LocalTag] = (),
 ) -> ReplicationPlan:
     """Decide what must be copied to, kept in, and deleted from the local registry.
@@ -159,7 +165,8 @@ def plan_replication(
     Args:
         desired: the merged states of all groups.
         present: digest of every name in desired ∪ owned that the local registry really holds; may be empty.
-        owned: digest of every name this satellite copied and has not deleted since.
+        owned: what this satellite put under each name and has not deleted since; two digests where it was
+            stopped while moving a tag.
         incomplete: names whose digest is right but whose content or referrers are not all there.
 
     Returns:
@@ -180,12 +187,12 @@ def plan_replication(
         else:
             kept.append(Kept(item.name, here, f"wanted by {', '.join(item.groups)}"))
     deletions = []
-    for name, digest in owned.items():
+    for name in owned.keys() - desired.names:
         here = present.get(name)
-        if name in desired.names or here is None:
+        if here is None:
             continue
-        if here == digest:
-            deletions.append(Deletion(name, digest, "no group wants it any more"))
+        if here in owned[name]:
+            deletions.append(Deletion(name, here, "no group wants it any more"))
         else:
             kept.append(Kept(name, here, "changed at the site: not ours to delete"))
     return ReplicationPlan(
@@ -203,7 +210,7 @@ def _copy(items: list[tuple[DesiredArtifact, str]]) -> Copy:
         digest=first.digest,
         tags=tuple(sorted(item.name.tag for item, _ in items if ":" not in item.name.tag)),
         source=first.source,
-        referrers=tuple(sorted({referrer for item, _ in items for referrer in item.referrers})),
+        referrers=_union(item.referrers for item, _ in items),
         size=first.size,
         reason=reason,
     )
@@ -212,3 +219,12 @@ def _copy(items: list[tuple[DesiredArtifact, str]]) -> Copy:
 def _dispute(by_digest: Mapping[Digest, list[tuple[StateArtifact, StateEntry]]]) -> str:
     sides = (f"{claims[0][0].group} wants {digest}" for digest, claims in sorted(by_digest.items()))
     return f"groups disagree: {', '.join(sides)}"
+
+
+def _union(sets: Iterable[tuple[Digest, ...] | None]) -> tuple[Digest, ...] | None:
+    union: set[Digest] = set()
+    for digests in sets:
+        if digests is None:
+            return None
+        union.update(digests)
+    return tuple(sorted(union))

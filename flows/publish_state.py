@@ -1,0 +1,41 @@
+"""Publish what groups hold: resolve at the source, push new generations, move the satellites to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import flow
+from prefect.states import Completed, Failed
+
+from tasks.centre import open_centre
+from tasks.fleet import (
+    list_groups,
+    list_satellites,
+    publish_group_state,
+    publish_satellite_states,
+    start_replication,
+)
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+
+@flow(name="publish-state", persist_result=False)
+def publish_state(group: str | None = None) -> State[None]:
+    """Publish one group, or all; then move every satellite whose groups moved, and ask for its replication.
+
+    Args:
+        group: its name; None: every group, which is how the schedule calls this.
+    """
+    with open_centre() as centre:
+        groups = (group,) if group else list_groups(centre)
+        published = [publish_group_state.submit(centre, name) for name in groups]
+        # A group that cannot be published keeps its last generation and holds up no other.
+        states = [future.wait() or future.state for future in published]
+        moved = publish_satellite_states(centre, list_satellites(centre))
+        start_replication(moved)
+    broken = [name for name, state in zip(groups, states, strict=True) if not state.is_completed()]
+    missing = [problem for future in published if future.state.is_completed() for problem in future.result()]
+    if broken or missing:
+        return Failed(message=f"not published: {broken}; not resolved: {missing}")
+    return Completed(message=f"{len(groups)} groups; {len(moved)} satellites moved")

@@ -1,0 +1,32 @@
+"""Make Prefect's work pools and deployments what Ground Control's rows say, one of each per satellite."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import flow
+from prefect.states import Completed
+
+from tasks.centre import open_centre
+from tasks.fleet import (
+    list_satellites,
+    publish_satellite_states,
+    remove_deployments,
+    start_replication,
+    upsert_deployments,
+)
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+
+@flow(name="reconcile-fleet", persist_result=False)
+def reconcile_fleet() -> State[None]:
+    """Publish the states that are missing, deploy what is new, remove what is gone, start what never ran."""
+    with open_centre() as centre:
+        satellites = list_satellites(centre)
+        moved = publish_satellite_states(centre, satellites)
+    created = upsert_deployments(satellites)
+    removed = remove_deployments(satellites)
+    start_replication(tuple(sorted({*moved, *created})))
+    return Completed(message=f"{len(satellites)} satellites: {len(created)} deployed, {len(removed)} removed")

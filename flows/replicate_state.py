@@ -1,0 +1,57 @@
+"""Bring this site's local registry in step with what the centre decided, and report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import flow
+from prefect.futures import wait
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.report_status import report_status
+from tasks.images import check_state, copy_images, fetch_states, plan_images, publish_images, record_unchanged
+from tasks.site import Site, open_site
+from tasks.tables import batches, publish_table
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from harbor_satellite.satellite.outcome import RunOutcome
+
+MAX_ROUNDS = 3  # a state that moved while it was applied is applied too, instead of waiting for the next run
+
+
+@flow(
+    name="replicate-state",
+    flow_run_name="replicate-state {satellite}",
+    task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]  # its type parameter is invariant
+    persist_result=False,
+)
+def replicate_state(satellite: str) -> State[str]:
+    """Replicate until the site is in step, show what was done and why, and report to Ground Control."""
+    with open_site(satellite) as site:
+        outcome = replicate(site)
+    publish_table(satellite, outcome)
+    delivered = report_status(satellite, return_state=True)
+    if not delivered.is_completed():
+        get_run_logger().warning("report not delivered reason=%s", delivered.message)
+    if failed := outcome.of("failed"):
+        return Failed(message=f"{len(failed)} of {len(outcome.images)} images failed: {failed[0].reason}")
+    return Completed(message=outcome.summary())
+
+
+def replicate(site: Site) -> RunOutcome:
+    """Fetch, plan, copy, publish; again if the state moved meanwhile."""
+    outcome: RunOutcome | None = None
+    for _ in range(MAX_ROUNDS):
+        current = check_state(site)
+        if current is None or (outcome and outcome.state_digest == str(current)):
+            break
+        fetched = fetch_states(site)
+        plan = plan_images(site, fetched)
+        # A failed copy is no reason to stop: what became of each is kept by the site and published below.
+        wait([copy_images.submit(site, copies, label) for label, copies in batches(plan.copy)])
+        outcome = publish_images(site, fetched, plan)
+    return outcome or record_unchanged(site)

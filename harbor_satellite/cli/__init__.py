@@ -1,0 +1,66 @@
+"""The console script. Exit codes: 0 done, 1 failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from harbor_satellite import __version__
+from harbor_satellite.cli import demo, edge, ground_control
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
+
+app = typer.Typer(
+    name="harbor-satellite",
+    help="Keep a local OCI registry at every edge site in step with what the centre decided.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.add_typer(edge.app, name="edge")
+app.add_typer(ground_control.app, name="ground-control")
+
+_FAILED = 1
+_WRONG_USE = 2
+
+
+def _show_version(is_asked: bool) -> None:  # noqa: FBT001  (typer calls it so)
+    if is_asked:
+        typer.echo(f"harbor-satellite {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    log_level: Annotated[
+        str, typer.Option(help="DEBUG, INFO, WARNING or ERROR; to standard error.", envvar="HARBOR_SATELLITE_LOG_LEVEL")
+    ] = "WARNING",
+    version: Annotated[  # noqa: ARG001  (its callback does the work)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Set what is common to all commands."""
+    levels = logging.getLevelNamesMapping()
+    if log_level.upper() not in levels:
+        raise typer.BadParameter(f"not a log level: {log_level}", param_hint="--log-level")
+    logging.basicConfig(
+        level=levels[log_level.upper()],
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request is our clients' business
+
+
+def main() -> None:
+    """Run the command line; an error of the library becomes two lines and an exit code."""
+    try:
+        app()
+    except HarborSatelliteError as error:
+        typer.echo(f"error: {error}\n       {error.diagnostics()}", err=True)
+        sys.exit(_WRONG_USE if isinstance(error, InvalidInputError) else _FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,258 @@
+"""Pushing and pulling states; the only home of oras-py.
+
+A state is pushed as one manifest that two kinds of reader understand: ORAS (artifact type, a titled layer
+that its clients unpack) and the original's satellites (an image whose single layer holds ``artifacts.json``).
+Reading takes that form, the original's, and an ORAS artifact whose layer is the bare JSON.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import oras.provider
+import requests
+from requests.adapters import HTTPAdapter
+
+from harbor_satellite.errors import MalformedStateError, RemoteError, SizeLimitError
+from harbor_satellite.oci import media_types
+from harbor_satellite.oci.challenge import parse_challenges
+from harbor_satellite.oci.descriptor import parse_manifest
+from harbor_satellite.oci.digest import Digest
+from harbor_satellite.state.artifact import STATE_MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from harbor_satellite.oci.descriptor import Descriptor
+    from harbor_satellite.registry.api import Registry
+    from harbor_satellite.registry.auth import Credentials
+
+_FILE: Final = "artifacts.json"
+_PUSH_TIMEOUT_SECONDS: Final = (10.0, 60.0)  # connect, read
+_LAYER_MAX_BYTES: Final = STATE_MAX_BYTES + 64 * 1024  # bytes; tar headers and padding on top of the JSON
+_SERVER_ERROR: Final = 500
+_OK: Final = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class PulledState:
+    """A state's JSON, with the digest of the manifest that vouches for it."""
+
+    digest: Digest
+    raw: bytes
+
+
+def state_manifest(raw: bytes) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
+    """Build the manifest of a state and its two blobs (config, layer). Pure; the same JSON gives the same bytes."""
+    archive = _tar_of(raw)
+    layer = gzip.compress(archive, mtime=0)
+    config = json.dumps(
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(archive))]},
+        },
+        separators=(",", ":"),
+    ).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": media_types.OCI_MANIFEST,
+        "artifactType": media_types.STATE_ARTIFACT_TYPE,
+        "config": _descriptor(media_types.OCI_CONFIG, config),
+        "layers": [
+            _descriptor(media_types.OCI_LAYER_GZIP, layer)
+            | {
+                "annotations": {
+                    "org.opencontainers.image.title": _FILE,
+                    # ORAS clients unpack a layer that carries these two.
+                    "io.deis.oras.content.digest": str(Digest.of(archive)),
+                    "io.deis.oras.content.unpack": "true",
+                }
+            }
+        ],
+    }
+    return manifest, (config, layer)
+
+
+def state_digest(raw: bytes) -> Digest:
+    """Return the digest that pushing this state will give its manifest."""
+    return Digest.of(_manifest_bytes(state_manifest(raw)[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class StatePusher:
+    """Pushes states to one registry through oras-py, with the deadlines that it lacks."""
+
+    host: str
+    """``host[:port]``"""
+    plain_http: bool
+    credentials: Credentials | None = None
+    verify: bool | str = True
+    """False, or the path of a CA bundle, as for ``requests``."""
+
+    def push(self, repository: str, tags: Iterable[str], raw: bytes) -> Digest:
+        """Push a state under every tag, and return its manifest's digest.
+
+        The tags are moved one after another, in the given order; give the moving one (``latest``) last.
+
+        Raises:
+            RemoteError: the registry refused or could not be reached.
+        """
+        manifest, blobs = state_manifest(raw)
+        expected = Digest.of(_manifest_bytes(manifest))
+        try:
+            client = self._client()
+            with tempfile.TemporaryDirectory(prefix="harbor-satellite-state-") as folder:
+                for number, (blob, layer) in enumerate(zip(blobs, _blob_descriptors(manifest), strict=True)):
+                    path = Path(folder, str(number))
+                    path.write_bytes(blob)
+                    name = f"{self.host}/{repository}"
+                    self._check(client.upload_blob(str(path), client.get_container(name), layer), repository)
+            for tag in tags:
+                container = client.get_container(f"{self.host}/{repository}:{tag}")
+                response = client.upload_manifest(manifest, container)
+                self._check(response, repository)
+                expected.verify(_sent_bytes(response), f"the state sent to {self.host}/{repository}:{tag}")
+        except (requests.RequestException, ValueError, RuntimeError, OSError) as error:
+            # oras-py reports a refusal as ValueError or RuntimeError, its text being the registry's answer.
+            retryable = isinstance(error, requests.ConnectionError | requests.Timeout)
+            message = f"pushing a state to {self.host}/{repository} failed: {_first_line(error)}"
+            raise RemoteError(message, retryable=retryable) from error
+        return expected
+
+    def _client(self) -> Any:
+        backend = "basic" if self._asks_for_basic() else "token"
+        client = _OneTryRegistry(
+            hostname=self.host, insecure=self.plain_http, tls_verify=self.verify, auth_backend=backend
+        )
+        client.session.mount("http://", _DeadlineAdapter())
+        client.session.mount("https://", _DeadlineAdapter())
+        if self.credentials:
+            client.auth.set_basic_auth(self.credentials.username, self.credentials.password.get_secret_value())
+        return client
+
+    def _asks_for_basic(self) -> bool:
+        # oras-py's token backend takes the realm of a Basic challenge for an address, and asks it for a token.
+        url = f"{'http' if self.plain_http else 'https'}://{self.host}/v2/"
+        answer = requests.get(url, timeout=_PUSH_TIMEOUT_SECONDS, verify=self.verify, allow_redirects=False)
+        challenges = parse_challenges(answer.headers.get("WWW-Authenticate", ""))
+        return any(challenge.scheme == "basic" for challenge in challenges)
+
+    def _check(self, response: requests.Response, repository: str) -> None:
+        if response.status_code in _OK:
+            return
+        message = f"{self.host} refused a state for {repository}: HTTP {response.status_code} {response.text[:300]}"
+        raise RemoteError(message, status=response.status_code, retryable=response.status_code >= _SERVER_ERROR)
+
+
+def pull_state(registry: Registry, repository: str, reference: str) -> PulledState:
+    """Pull a state in any of its forms; verified by digest from the manifest down.
+
+    Args:
+        registry: where to read.
+        repository: the state's repository.
+        reference: a tag or a digest.
+
+    Raises:
+        RemoteError: it is not there, or the registry refused.
+        MalformedStateError: it holds no state.
+        SizeLimitError: it is larger than a state may be.
+        DigestMismatchError: the registry served other bytes than promised.
+    """
+    what = f"{registry.name}/{repository}@{reference}"
+    content = registry.manifest_get(repository, reference)
+    manifest = parse_manifest(content.raw, content.media_type, what)
+    if len(manifest.layers) != 1:
+        raise MalformedStateError(f"{what} is no state: {len(manifest.layers)} layers instead of one")
+    layer = manifest.layers[0]
+    blob = _read_blob(registry, repository, layer, what)
+    raw = blob if layer.media_type.endswith("json") else _extract(blob, what)
+    return PulledState(content.digest, raw)
+
+
+def _read_blob(registry: Registry, repository: str, layer: Descriptor, what: str) -> bytes:
+    if layer.size > _LAYER_MAX_BYTES:
+        raise SizeLimitError(f"state {what} has a layer of {layer.size} bytes; at most {_LAYER_MAX_BYTES} are read")
+    received = bytearray()
+    with registry.blob_get(repository, layer.digest) as chunks:
+        for chunk in chunks:
+            received += chunk
+            if len(received) > layer.size:
+                raise SizeLimitError(f"state {what} sends more than the {layer.size} bytes its manifest names")
+    layer.digest.verify(bytes(received), f"{what}, layer")
+    return bytes(received)
+
+
+def _extract(blob: bytes, what: str) -> bytes:
+    try:
+        archive = blob
+        if blob.startswith(b"\x1f\x8b"):
+            with gzip.GzipFile(fileobj=io.BytesIO(blob)) as packed:
+                archive = packed.read(_LAYER_MAX_BYTES + 1)
+        if len(archive) > _LAYER_MAX_BYTES:
+            raise SizeLimitError(f"state {what} unpacks to more than {_LAYER_MAX_BYTES} bytes")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            member = next((item for item in files if item.name.lstrip("./") == _FILE and item.isfile()), None)
+            opened = files.extractfile(member) if member else None
+            if opened is None:
+                raise MalformedStateError(f"{what} is no state: no {_FILE} in its layer")
+            return opened.read(STATE_MAX_BYTES + 1)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise MalformedStateError(f"{what} is no state: its layer does not unpack: {error}") from error
+
+
+def _tar_of(raw: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        entry = tarfile.TarInfo(_FILE)  # time, owner and mode stay at their constants: same JSON, same digest
+        entry.size = len(raw)
+        archive.addfile(entry, io.BytesIO(raw))
+    return buffer.getvalue()
+
+
+def _descriptor(media_type: str, blob: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": str(Digest.of(blob)), "size": len(blob)}
+
+
+def _blob_descriptors(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return manifest["config"], manifest["layers"][0]
+
+
+def _manifest_bytes(manifest: dict[str, Any]) -> bytes:
+    # As requests writes `json=`, which is how oras-py sends it; checked against what was sent at every push.
+    return json.dumps(manifest, allow_nan=False).encode()
+
+
+def _sent_bytes(response: requests.Response) -> bytes:
+    body = response.request.body
+    if isinstance(body, str):
+        return body.encode()
+    return body if isinstance(body, bytes) else b""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
+
+
+class _OneTryRegistry(oras.provider.Registry):  # type: ignore[misc]  # untyped
+    """Asks once: oras-py would sleep through two minutes of retries that nobody sees; retrying is the task's."""
+
+    do_request = oras.provider.Registry.do_request.__wrapped__
+
+
+class _DeadlineAdapter(HTTPAdapter):
+    """Gives every request of oras-py the time-out that it never sets."""
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send with the module's time-outs, whatever the caller said."""
+        kwargs["timeout"] = _PUSH_TIMEOUT_SECONDS
+        return super().send(request, *args, **kwargs)

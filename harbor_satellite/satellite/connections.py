@@ -1,0 +1,99 @@
+"""The registries a site talks to: sources by their URL, each with the right credentials, and the local one."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.oci.reference import Reference
+from harbor_satellite.registry.client import HttpRegistry
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from harbor_satellite.registry.api import Registry
+    from harbor_satellite.registry.auth import Credentials
+
+
+class Connections:
+    """Open registries of one run; close it to give their sockets back.
+
+    The satellite's credentials go to the registry it was registered with, and to no other: a state that
+    names another registry gets that registry's anonymous view.
+    """
+
+    def __init__(
+        self,
+        *,
+        home_url: str,
+        credentials: Credentials | None,
+        target: Registry,
+        verify: bool | str = True,
+        is_only: bool = False,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            home_url: the registry of the registration; empty: there is none, and states must name theirs.
+            credentials: for that registry alone.
+            target: the local registry; closed by whoever opened it.
+            verify: False, or the path of a CA bundle.
+            is_only: copy everything from ``home_url``, whatever a state names.
+        """
+        self.target = target
+        self._home_url = home_url
+        self._credentials = credentials
+        self._verify = verify
+        self._is_only = is_only
+        self._sources: dict[str, HttpRegistry] = {}
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._guard:
+            for source in self._sources.values():
+                source.close()
+            self._sources.clear()
+
+    def source(self, url: str) -> HttpRegistry:
+        """Return the registry that a state names; empty, or the same host, means the one of the registration."""
+        if self._is_only or not url:
+            url = self._home_url
+        if not url:
+            raise InvalidInputError("the state names no registry to copy from")
+        host = registry_host(url)
+        with self._guard:
+            if host not in self._sources:
+                is_home = bool(self._home_url) and host == registry_host(self._home_url)
+                self._sources[host] = HttpRegistry(
+                    self._home_url if is_home else url,
+                    credentials=self._credentials if is_home else None,
+                    verify=self._verify,
+                )
+            return self._sources[host]
+
+    @property
+    def requests(self) -> int:
+        """Requests sent to all sources so far."""
+        return sum(source.counters.requests for source in self._sources.values())
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of bodies read from all sources so far."""
+        return sum(source.counters.bytes_read for source in self._sources.values())
+
+
+def registry_host(url: str) -> str:
+    """Return ``host[:port]`` of a registry's URL; a path behind it is dropped.
+
+    Raises:
+        InvalidInputError: it is neither a URL nor a host.
+    """
+    host = url.split("://", 1)[-1].partition("/")[0]
+    return Reference(host, "any", "any").registry

@@ -1,0 +1,108 @@
+"""The site's side of Ground Control's HTTP API: registration and status reports; one try each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import httpx
+from pydantic import ValidationError
+
+from harbor_satellite.errors import AuthenticationError, RemoteError, SizeLimitError, UntrustedDataError
+from harbor_satellite.state.wire import Registration, RegistrationClaim, StatusReport
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from pydantic import SecretStr
+
+_TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)  # seconds
+_ANSWER_MAX_BYTES: Final = 1024 * 1024  # bytes
+_UNAUTHORIZED: Final = 401
+_NO_SUCH_CALL: Final = frozenset({404, 405})
+_RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_FIRST_ERROR: Final = 400
+
+
+class GroundControlClient:
+    """Talks to one Ground Control: ours, or the original's."""
+
+    def __init__(self, url: str, *, verify: bool | str = True, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=self._url, timeout=_TIMEOUT, verify=verify, transport=transport, trust_env=False
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def claim(self, token: SecretStr, claim_key: SecretStr) -> Registration:
+        """Exchange the one-time token for credentials.
+
+        Raises:
+            AuthenticationError: the token is unknown, used, revoked or expired.
+            RemoteError: Ground Control refused otherwise or could not be reached; the token is still good.
+            UntrustedDataError: the answer is not a registration.
+        """
+        claim = RegistrationClaim(token=token, claim_key=claim_key)
+        body = {"token": token.get_secret_value(), "claim_key": claim_key.get_secret_value()}
+        status, answer = self._send("POST", "/satellites/ztr", json=body)
+        if status in _NO_SUCH_CALL:
+            # The original takes the token in the path only.
+            status, answer = self._send("GET", f"/satellites/ztr/{quote(claim.token.get_secret_value(), safe='')}")
+        if status == _UNAUTHORIZED:
+            raise AuthenticationError(f"{self._url} refused the one-time token: unknown, used, revoked or expired")
+        self._check(status, answer, "registration")
+        try:
+            return Registration.model_validate_json(answer)
+        except ValidationError:
+            # The answer may hold a secret, and pydantic's error would echo it: so `from None`.
+            message = f"{self._url} answered a claim with something else than a registration"
+            raise UntrustedDataError(message) from None
+
+    def report(self, report: StatusReport, username: str, secret: SecretStr) -> None:
+        """Deliver a status report as the satellite.
+
+        Raises:
+            AuthenticationError: the satellite's credential is not (or no longer) good.
+            RemoteError: Ground Control refused otherwise or could not be reached.
+        """
+        auth = httpx.BasicAuth(username, secret.get_secret_value())
+        status, answer = self._send(
+            "POST",
+            "/satellites/sync",
+            content=report.model_dump_json(exclude_none=True),
+            headers={"Content-Type": "application/json"},
+            auth=auth,
+        )
+        if status == _UNAUTHORIZED:
+            raise AuthenticationError(f"{self._url} does not accept the credential of {username}")
+        self._check(status, answer, "status report")
+
+    def _send(self, method: str, path: str, **request: Any) -> tuple[int, bytes]:
+        try:
+            with self._http.stream(method, path, **request) as response:
+                answer = bytearray()
+                for chunk in response.iter_bytes():
+                    answer += chunk
+                    if len(answer) > _ANSWER_MAX_BYTES:
+                        raise SizeLimitError(f"{self._url} answered with more than {_ANSWER_MAX_BYTES} bytes")
+                return response.status_code, bytes(answer)
+        except httpx.InvalidURL as error:
+            raise RemoteError(f"not an address of a Ground Control: {self._url!r}") from error
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise RemoteError(f"Ground Control at {self._url} cannot be reached: {reason}", retryable=True) from error
+
+    def _check(self, status: int, answer: bytes, what: str) -> None:
+        if status < _FIRST_ERROR:
+            return
+        text = answer[:300].decode(errors="replace")
+        message = f"{self._url} refused the {what}: HTTP {status} {text}"
+        raise RemoteError(message, status=status, retryable=status in _RETRYABLE)

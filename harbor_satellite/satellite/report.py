@@ -1,0 +1,42 @@
+"""Composing the status report: what the site follows, what it holds, how its last run went. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harbor_satellite.state.wire import CachedImage, StatusReport
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from harbor_satellite.satellite.store import Applied
+
+
+def compose_report(satellite: str, applied: Applied, storage_used_bytes: int, now: datetime) -> StatusReport:
+    """Build the body of a report.
+
+    Args:
+        satellite: who reports.
+        applied: the record of the last run.
+        storage_used_bytes: used bytes of the disk that holds the satellite's folder.
+        now: the time of the report.
+    """
+    images = [CachedImage(reference=str(name), size_bytes=applied.sizes.get(name, 0)) for name in sorted(applied.owned)]
+    run = applied.last_run
+    return StatusReport(
+        name=satellite,
+        activity=run.summary if run else "no run yet",
+        # Only a state that the site is wholly on counts as applied.
+        latest_state_digest=str(applied.state_digest) if applied.is_converged else "",
+        storage_used_bytes=storage_used_bytes,
+        request_created_time=now,
+        last_sync_duration_ms=round(run.seconds * 1000) if run else 0,
+        image_count=len(images),
+        cached_images=images,
+        applied_at=applied.applied_at,
+        groups=list(applied.groups),
+        copied_count=run.copied_count if run else 0,
+        deleted_count=run.deleted_count if run else 0,
+        bytes_from_source=run.bytes_from_source if run else 0,
+        failures=list(applied.failures),
+    )

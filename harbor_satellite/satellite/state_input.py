@@ -1,0 +1,77 @@
+"""States given by hand, as a file or a reference: what ``edge sync --state`` takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harbor_satellite.errors import InvalidInputError, MalformedStateError, SizeLimitError
+from harbor_satellite.oci.digest import Digest
+from harbor_satellite.oci.reference import Reference
+from harbor_satellite.registry.state_store import pull_state
+from harbor_satellite.satellite.replication import utc_now
+from harbor_satellite.state.artifact import (
+    STATE_MAX_BYTES,
+    StateArtifact,
+    parse_satellite_state,
+    parse_state_artifact,
+)
+
+if TYPE_CHECKING:
+    from harbor_satellite.satellite.connections import Connections
+
+
+def load_states(connections: Connections, given: tuple[str, ...]) -> tuple[StateArtifact, ...]:
+    """Read every state given by hand: files of JSON, references of group states or of satellite states.
+
+    Raises:
+        InvalidInputError: neither a file nor a reference.
+        UntrustedDataError: malformed, oversized or expired.
+        RemoteError: a referenced state cannot be had.
+    """
+    states = [state for item in given for state in _load(connections, item)]
+    for state in states:
+        if state.has_expired(utc_now()):
+            raise MalformedStateError(f"the state of group {state.group} expired at {state.expires_at}")
+    return tuple(states)
+
+
+def states_digest(states: tuple[StateArtifact, ...]) -> Digest:
+    """Return one digest for states given together, for the run's record."""
+    return Digest.of("".join(f"{state.group}={state.generation};{state.artifacts}" for state in states).encode())
+
+
+def _load(connections: Connections, given: str) -> tuple[StateArtifact, ...]:
+    path = Path(given)
+    if path.is_file():
+        return (parse_state_artifact(_read(path), None, str(path)),)
+    if given.endswith(".json") or given.startswith(("/", "./", "../")):
+        raise InvalidInputError(f"no such file: {given}")
+    scheme, separator, _ = given.rpartition("://")
+    reference = Reference.parse(given)
+    raw = pull_state(
+        connections.source(f"{scheme}{separator}{reference.registry}"), reference.repository, reference.target
+    ).raw
+    if not _is_satellite_state(raw, given):
+        return (parse_state_artifact(raw, None, given),)
+    pins = parse_satellite_state(raw, None, given).groups
+    return tuple(state for pin in pins for state in _load(connections, f"{scheme}{separator}{pin.state}"))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > STATE_MAX_BYTES:
+            raise SizeLimitError(f"state {path} has {size} bytes; at most {STATE_MAX_BYTES} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _is_satellite_state(raw: bytes, what: str) -> bool:
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise MalformedStateError(f"malformed state {what}: not JSON: {error}") from error
+    return isinstance(document, dict) and "states" in document

@@ -1,0 +1,91 @@
+"""Process settings, read from the environment once, at the edge of each process.
+
+Libraries never read these: they are given plain values. Every variable starts with
+``HARBOR_SATELLITE_``; Ground Control's continue with ``GROUND_CONTROL_``.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_SCHEDULE = "*/5 * * * *"
+
+
+class GroundControlSettings(BaseSettings):
+    """Settings of the central processes: Ground Control and the central worker."""
+
+    model_config = SettingsConfigDict(env_prefix="HARBOR_SATELLITE_GROUND_CONTROL_", extra="ignore")
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """TCP port; the original's."""
+    database_url: SecretStr = SecretStr("")
+    """``postgresql://…``; empty: an SQLite file in ``data_dir``."""
+    data_dir: Path = Path("harbor-satellite-data")
+    """Where the SQLite file goes when no URL is set."""
+    admin_password: SecretStr = SecretStr("")
+    """Password of the first ``admin``; needed at the first start only."""
+    token_ttl_seconds: int = Field(default=24 * 3600, ge=60)
+    """How long a one-time token is good for; the original's day."""
+    source_kind: Literal["harbor", "oci"] = "harbor"
+    """What the central registry is."""
+    source_url: str = "http://127.0.0.1:5000"
+    """The central registry as the centre reaches it."""
+    source_public_url: str = ""
+    """The central registry as the sites reach it; empty: the same."""
+    source_username: str = ""
+    """Who pushes states and, at a Harbor, makes robot accounts."""
+    source_password: SecretStr = SecretStr("")
+    source_ca: Path | None = None
+    """CA bundle of the central registry; None: the system's."""
+    source_htpasswd: Path | None = None
+    """Source kind ``oci``: file in which Ground Control keeps the satellites' credentials for that registry."""
+    robot_duration_days: int = Field(default=30, ge=1)
+    """Source kind ``harbor``: life of a robot account; the original's month."""
+    prefect_public_url: str = ""
+    """The Prefect API as the edge workers reach it; empty: the process's own ``PREFECT_API_URL``."""
+    state_expires_after_seconds: int = Field(default=0, ge=0)
+    """How long a site may act on a state that it cannot renew; 0: for ever."""
+
+    def database(self) -> str:
+        """Return the database URL, or that of the SQLite file."""
+        url = self.database_url.get_secret_value()
+        return url or f"sqlite:///{self.data_dir.resolve() / 'ground-control.sqlite'}"
+
+
+class SatelliteSettings(BaseSettings):
+    """Settings of the processes at a site."""
+
+    model_config = SettingsConfigDict(env_prefix="HARBOR_SATELLITE_", extra="ignore")
+
+    data_dir: Path = Path("/var/lib/harbor-satellite")
+    """Credentials, applied state and records; 0700."""
+    ground_control_url: str = ""
+    """Where to register and report."""
+    token: SecretStr = SecretStr("")
+    """The one-time token; better given by ``token_file``."""
+    token_file: Path | None = None
+    """File that holds the one-time token."""
+    ca: Path | None = None
+    """CA bundle for Ground Control and the central registry; None: the system's."""
+    source_username: str = ""
+    """``edge sync`` without registration: who pulls from the source; empty: nobody in particular."""
+    source_password: SecretStr = SecretStr("")
+    local_registry_url: str = "http://127.0.0.1:8585"
+    """The site's own registry; the original's port."""
+    local_registry_username: str = ""
+    local_registry_password: SecretStr = SecretStr("")
+    image_workers: int = Field(default=4, ge=1, le=64)
+    """Images on their way at once."""
+    poll_interval_seconds: float = Field(default=60.0, gt=0)
+    """How often the edge worker asks Prefect for runs; also its prefetch and heartbeat."""
+
+    def storage_used_bytes(self) -> int:
+        """Return the used bytes of the disk that holds the data."""
+        return shutil.disk_usage(self.data_dir).used

@@ -1,0 +1,196 @@
+"""Tasks of the centre: resolve and publish states, keep Prefect's pools and deployments in step with the rows."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.logging import get_run_logger
+
+from deployments.edge import SATELLITE_TAG, replicate_deployment
+from deployments.spec import PULL_STEPS, DeploymentSpec
+from harbor_satellite.edge_worker import WORKER_TYPE
+from harbor_satellite.errors import NotFoundError
+from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control.publishing import publish_group, publish_satellite, resolve_group
+from harbor_satellite.satellite.replication import utc_now
+from harbor_satellite.state.names import SatelliteName, work_pool_name
+from tasks.policy import remote_task
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.responses import DeploymentResponse
+
+    from harbor_satellite.ground_control.fleet import SatelliteDeployment
+    from tasks.centre import Centre
+
+_TIMEOUT_SECONDS = 600.0
+_PAGE = 200
+
+
+@remote_task(name="list-groups", timeout_seconds=_TIMEOUT_SECONDS)
+def list_groups(centre: Centre) -> tuple[str, ...]:
+    """Return the names of all groups."""
+    with centre.sessions() as session:
+        return tuple(fleet.list_group_names(session))
+
+
+@remote_task(name="publish-group", run_name="publish {group}", timeout_seconds=_TIMEOUT_SECONDS)
+def publish_group_state(centre: Centre, group: str) -> tuple[str, ...]:
+    """Resolve a group at the source and publish its next generation if anything changed.
+
+    Returns:
+        What could not be resolved, each with its reason.
+    """
+    logger = get_run_logger()
+    try:
+        with centre.sessions() as session:
+            spec = fleet.group_spec(session, group)
+    except NotFoundError:
+        logger.info("group is gone group=%s", group)
+        return ()
+    with centre.source_of(spec.registry) as source:
+        resolved = resolve_group(source, spec)
+    registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
+    with centre.sessions.begin() as session:
+        state = publish_group(session, centre.pusher, group, resolved, registry=registry, now=utc_now())
+    generation = state.generation if state else spec.generation
+    logger.info("%s group=%s generation=%d", "published" if state else "unchanged", group, generation)
+    for problem in resolved.unresolved:
+        logger.warning("not resolved reference=%s reason=%s", problem.reference, problem.reason)
+    return tuple(f"{problem.reference}: {problem.reason}" for problem in resolved.unresolved)
+
+
+@remote_task(name="list-satellites", timeout_seconds=_TIMEOUT_SECONDS)
+def list_satellites(centre: Centre) -> tuple[SatelliteDeployment, ...]:
+    """Return every satellite with what Prefect must hold for it."""
+    with centre.sessions() as session:
+        return fleet.satellite_deployments(session)
+
+
+@remote_task(name="publish-satellites", timeout_seconds=_TIMEOUT_SECONDS)
+def publish_satellite_states(centre: Centre, satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
+    """Push the state of every satellite whose groups moved, after its credential may read them.
+
+    Returns:
+        The satellites whose state was pushed.
+    """
+    logger = get_run_logger()
+    moved = []
+    for satellite in satellites:
+        with centre.sessions.begin() as session:
+            fleet.grant_projects(session, centre.source, satellite.name)
+        with centre.sessions.begin() as session:
+            if publish_satellite(session, centre.pusher, satellite.name, registry=centre.public_url, now=utc_now()):
+                moved.append(str(satellite.name))
+                logger.info("published satellite state satellite=%s", satellite.name)
+    return tuple(moved)
+
+
+@remote_task(name="start-replication", timeout_seconds=_TIMEOUT_SECONDS)
+def start_replication(satellites: tuple[str, ...]) -> int:
+    """Ask for a run at every satellite whose state moved; one whose deployment is still to come gets its run then."""
+    started = 0
+    with get_client(sync_client=True) as client:
+        for satellite in satellites:
+            try:
+                deployment = client.read_deployment_by_name(f"replicate-state/{satellite}")
+            except ObjectNotFound:
+                continue
+            client.create_flow_run_from_deployment(deployment.id, tags=["state-moved"])
+            started += 1
+    return started
+
+
+@remote_task(name="upsert-deployments", timeout_seconds=_TIMEOUT_SECONDS)
+def upsert_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
+    """Make one work pool and one deployment per satellite; what is right already is left alone.
+
+    Returns:
+        The satellites whose deployment is new.
+    """
+    created = []
+    with get_client(sync_client=True) as client:
+        existing = _satellite_deployments(client)
+        for satellite in satellites:
+            spec = replicate_deployment(satellite.name, satellite.schedule)
+            found = existing.get(satellite.name)
+            if found is not None and _is_as(found, spec):
+                continue
+            _apply(client, spec)
+            get_run_logger().info("deployed satellite=%s cron=%s", satellite.name, satellite.schedule)
+            if found is None:
+                created.append(str(satellite.name))
+    return tuple(created)
+
+
+@remote_task(name="remove-deployments", timeout_seconds=_TIMEOUT_SECONDS)
+def remove_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
+    """Take away deployment and work pool of every satellite that is no more.
+
+    Returns:
+        The satellites whose deployment was removed.
+    """
+    wanted = {str(satellite.name) for satellite in satellites}
+    removed = []
+    with get_client(sync_client=True) as client:
+        for name, deployment in _satellite_deployments(client).items():
+            if name in wanted:
+                continue
+            client.delete_deployment(deployment.id)
+            if deployment.work_pool_name == work_pool_name(SatelliteName(name)):
+                with contextlib.suppress(ObjectNotFound):
+                    client.delete_work_pool(deployment.work_pool_name)
+            get_run_logger().info("removed deployment satellite=%s", name)
+            removed.append(name)
+    return tuple(removed)
+
+
+def _satellite_deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
+    """Return every satellite's deployment by the satellite's name, as its Prefect tag says."""
+    found: dict[str, DeploymentResponse] = {}
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["harbor-satellite"]))
+    for offset in itertools.count(0, _PAGE):
+        page = client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=offset)
+        for deployment in page:
+            for tag in deployment.tags:
+                if tag.startswith(SATELLITE_TAG):
+                    found[tag.removeprefix(SATELLITE_TAG)] = deployment
+        if len(page) < _PAGE:
+            break
+    return found
+
+
+def _is_as(found: DeploymentResponse, spec: DeploymentSpec) -> bool:
+    crons = [item.schedule.cron for item in found.schedules if isinstance(item.schedule, CronSchedule)]
+    return (
+        crons == [spec.cron]
+        and found.entrypoint == spec.entrypoint
+        and found.work_pool_name == spec.work_pool
+        and found.parameters == dict(spec.parameters)
+        and set(found.tags) == set(spec.tags)
+    )
+
+
+def _apply(client: SyncPrefectClient, spec: DeploymentSpec) -> None:
+    with contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=spec.work_pool, type=WORKER_TYPE, concurrency_limit=1))
+    schedule = CronSchedule(cron=spec.cron, timezone=spec.timezone)
+    client.create_deployment(
+        client.create_flow_from_name(spec.flow),
+        spec.name,
+        work_pool_name=spec.work_pool,
+        entrypoint=spec.entrypoint,
+        pull_steps=list(PULL_STEPS),
+        schedules=[DeploymentScheduleCreate(schedule=schedule)],
+        parameters=dict(spec.parameters),
+        tags=list(spec.tags),
+        concurrency_limit=spec.concurrency_limit,
+        concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+    )
