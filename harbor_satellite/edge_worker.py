@@ -1,8 +1,8 @@
-"""The Prefect worker type of the sites: runs flows of its own installation in a thread of its own process.
+"""The Prefect worker type of the product: runs flows of its own installation in a thread of its own process.
 
 A run costs a tenth of what a process per run costs, and no log line or task state is lost when the link is
-cut and comes back. What a deployment at the centre says about where code comes from is not followed: a site
-runs the flows it was installed with, and nothing else.
+cut and comes back. What a deployment says about where code comes from is not followed: a site runs the
+flows it was installed with, and nothing else. The central pool uses the same type.
 """
 
 from __future__ import annotations
@@ -23,13 +23,23 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from harbor_satellite.errors import UntrustedDataError
 from harbor_satellite.project import enter, project_dir
+from harbor_satellite.state.names import WORKER_TYPE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-WORKER_TYPE: Final = "satellite"
 _ENTRYPOINT: Final = re.compile(r"flows/[a-z_]+\.py:[a-z_]+")
 _LOG = logging.getLogger(__name__)
+
+
+class _KnownTimeouts(logging.Filter):
+    """Drops one warning a task: that a time-out in a thread waits for the call at hand, which has its own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Timeout of %s seconds configured for this task")
+
+
+logging.getLogger("prefect.task_runs").addFilter(_KnownTimeouts())
 
 
 class EdgeWorkerResult(BaseWorkerResult):
@@ -37,11 +47,11 @@ class EdgeWorkerResult(BaseWorkerResult):
 
 
 class EdgeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, EdgeWorkerResult]):
-    """Polls the satellite's own work pool, and runs one flow at a time in a thread."""
+    """Polls one work pool, and runs each flow run in a thread."""
 
     type = WORKER_TYPE
     job_configuration = BaseJobConfiguration
-    _description = "Runs a satellite's flows in a thread of the worker's own process."
+    _description = "Runs the installed flows of Harbor Satellite in a thread of the worker's own process."
 
     async def run(
         self,
@@ -57,7 +67,7 @@ class EdgeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, EdgeWorkerResul
         identifier = f"{socket.gethostname()}:{os.getpid()}:{flow_run.id}"
         if task_status is not None:
             task_status.started(identifier)
-        await anyio.to_thread.run_sync(_run, flow, flow_run)
+        await anyio.to_thread.run_sync(_run, flow, flow_run, abandon_on_cancel=True)
         return EdgeWorkerResult(identifier=identifier, status_code=0)
 
 

@@ -19,7 +19,9 @@ DEFAULT_SCHEDULE = "*/5 * * * *"
 class GroundControlSettings(BaseSettings):
     """Settings of the central processes: Ground Control and the central worker."""
 
-    model_config = SettingsConfigDict(env_prefix="HARBOR_SATELLITE_GROUND_CONTROL_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="HARBOR_SATELLITE_GROUND_CONTROL_", extra="ignore", populate_by_name=True
+    )
 
     host: str = "127.0.0.1"
     """Address to listen on."""
@@ -50,8 +52,8 @@ class GroundControlSettings(BaseSettings):
     """Source kind ``harbor``: life of a robot account; the original's month."""
     prefect_public_url: str = ""
     """The Prefect API as the edge workers reach it; empty: the process's own ``PREFECT_API_URL``."""
-    state_expires_after_seconds: int = Field(default=0, ge=0)
-    """How long a site may act on a state that it cannot renew; 0: for ever."""
+    prefect_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
+    """``user:password`` of the Prefect API, in Prefect's own variable; stays at the centre."""
 
     def database(self) -> str:
         """Return the database URL, or that of the SQLite file."""

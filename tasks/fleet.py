@@ -16,12 +16,11 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, replicate_deployment
 from deployments.spec import PULL_STEPS, DeploymentSpec
-from harbor_satellite.edge_worker import WORKER_TYPE
 from harbor_satellite.errors import NotFoundError
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.publishing import publish_group, publish_satellite, resolve_group
 from harbor_satellite.satellite.replication import utc_now
-from harbor_satellite.state.names import SatelliteName, work_pool_name
+from harbor_satellite.state.names import WORKER_TYPE, SatelliteName, work_pool_name
 from tasks.policy import remote_task
 
 if TYPE_CHECKING:

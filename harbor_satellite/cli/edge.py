@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -30,6 +29,8 @@ from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from pydantic import SecretStr
 
     from harbor_satellite.satellite.outcome import RunOutcome
 

@@ -14,6 +14,9 @@ GroupName = NewType("GroupName", str)
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
 _NAME_MAX_LENGTH: Final = 128  # characters; repository names built from it stay under 255
 
+WORKER_TYPE: Final = "harbor-satellite"
+"""Prefect's name for our worker type, which every work pool of the product has."""
+
 STATE_PROJECT: Final = "satellite"
 """The Harbor project (first part of the repository) that holds every state; private."""
 

@@ -1,0 +1,167 @@
+"""The central service: Ground Control's API, and a Prefect of its own where none is named.
+
+What must not live here: what the API does, or what the flows do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.ground_control.app import create_app
+from harbor_satellite.ground_control.context import AppOptions
+from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
+from harbor_satellite.ground_control.source_factory import open_source
+from harbor_satellite.processes import Child
+from harbor_satellite.project import project_dir
+from harbor_satellite.state.names import WORKER_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from harbor_satellite.settings import GroundControlSettings
+
+_LOG = logging.getLogger(__name__)
+_PREFECT_START_SECONDS: Final = 90.0
+_DEPLOY_SECONDS: Final = 180.0
+_STOP_SECONDS: Final = 5
+CENTRAL_POOL: Final = "central"
+
+
+def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
+    """Serve Ground Control until SIGTERM; with a Prefect server and central worker if ``PREFECT_API_URL`` is unset.
+
+    Raises:
+        HarborSatelliteError: the database, the source or Prefect cannot be set up.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    migrate(settings.database())
+    if os.environ.get("PREFECT_API_URL"):
+        _serve_api(settings)
+        return
+    with own_prefect(settings.data_dir.resolve(), prefect_port):
+        _serve_api(settings)
+
+
+@contextlib.contextmanager
+def own_prefect(data_dir: Path, port: int) -> Iterator[str]:
+    """Run a Prefect server with a central worker beside this process, and deploy the central flows to it.
+
+    Yields:
+        Its API's URL, which is also put into ``PREFECT_API_URL``.
+    """
+    api_url = f"http://127.0.0.1:{port}/api"
+    os.environ["PREFECT_API_URL"] = api_url
+    os.environ.update(prefect_environment(data_dir))
+    server = start_prefect_server(data_dir, port)
+    worker: Child | None = None
+    try:
+        server.wait_for(f"{api_url}/health", _PREFECT_START_SECONDS)
+        worker = start_central_worker(data_dir)
+        deploy()
+        yield api_url
+    finally:
+        if worker:
+            worker.stop()
+        server.stop()
+
+
+def prefect_environment(data_dir: Path) -> dict[str, str]:
+    """Return the settings of a Prefect that belongs to this service alone."""
+    return {
+        "PREFECT_HOME": str(data_dir / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "30",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+        "PREFECT_CLI_PROMPT": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def start_prefect_server(data_dir: Path, port: int) -> Child:
+    """Start the real Prefect server."""
+    argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    return Child(
+        "prefect server", argv, env=prefect_environment(data_dir), log=data_dir / "logs" / "prefect-server.log"
+    )
+
+
+def start_central_worker(data_dir: Path) -> Child:
+    """Start the central worker: Prefect's own command with our worker type."""
+    argv = [sys.executable, "-m", "prefect", "worker", "start", "--pool", CENTRAL_POOL, "--type", WORKER_TYPE]
+    env = {
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+    }
+    return Child("central worker", argv, env=env, log=data_dir / "logs" / "central-worker.log")
+
+
+def deploy() -> None:
+    """Apply ``prefect.yaml``: the central deployments with their schedules and triggers; safe to repeat.
+
+    Raises:
+        HarborSatelliteError: Prefect refused; its own words are in the message.
+    """
+    from prefect.client.orchestration import get_client  # noqa: PLC0415  (after the environment is complete)
+    from prefect.client.schemas.actions import WorkPoolCreate  # noqa: PLC0415
+    from prefect.exceptions import ObjectAlreadyExists  # noqa: PLC0415
+
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=CENTRAL_POOL, type=WORKER_TYPE))
+    argv = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    try:
+        done = subprocess.run(  # noqa: S603  (argv is ours)
+            argv, cwd=project_dir(), capture_output=True, text=True, timeout=_DEPLOY_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HarborSatelliteError(f"deploying the central flows took more than {_DEPLOY_SECONDS:.0f} s") from error
+    if done.returncode:
+        raise HarborSatelliteError(f"deploying the central flows failed: {(done.stdout + done.stderr)[-2000:]}")
+
+
+def _serve_api(settings: GroundControlSettings) -> None:
+    engine = make_engine(settings.database())
+    try:
+        with open_source(
+            settings.source_kind,
+            settings.source_url,
+            settings.source_username,
+            settings.source_password,
+            verify=str(settings.source_ca) if settings.source_ca else True,
+            htpasswd=settings.source_htpasswd,
+            robot_duration_days=settings.robot_duration_days,
+        ) as source:
+            app = create_app(_options(settings), make_session_factory(engine), source)
+            _LOG.info("serving host=%s port=%d", settings.host, settings.port)
+            uvicorn.run(
+                app,
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=_STOP_SECONDS,
+            )
+    finally:
+        engine.dispose()
+
+
+def _options(settings: GroundControlSettings) -> AppOptions:
+    api_url = os.environ.get("PREFECT_API_URL", "")
+    return AppOptions(
+        source_url=settings.source_public_url or settings.source_url,
+        prefect_api_url=settings.prefect_public_url or api_url,
+        prefect_api_internal_url=api_url,
+        prefect_api_auth=settings.prefect_auth_string,
+        admin_password=settings.admin_password if settings.admin_password.get_secret_value() else None,
+        token_ttl=timedelta(seconds=settings.token_ttl_seconds),
+    )

@@ -1,0 +1,126 @@
+"""The agent of a site: registers if need be, then is the site's edge worker until it is told to stop.
+
+Prefect reads its settings when it is first imported, so they are put into the environment before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, InvalidInputError, NotFoundError
+from harbor_satellite.project import enter, project_dir
+from harbor_satellite.satellite.ground_control_client import GroundControlClient
+from harbor_satellite.satellite.registration import read_token, register
+from harbor_satellite.satellite.store import SatelliteStore
+from harbor_satellite.state.names import satellite_name, work_pool_name
+
+if TYPE_CHECKING:
+    from harbor_satellite.settings import SatelliteSettings
+    from harbor_satellite.state.wire import Registration
+
+_LOG = logging.getLogger(__name__)
+_FIRST_WAIT_SECONDS: Final = 2.0
+_LONGEST_WAIT_SECONDS: Final = 300.0
+
+
+def run_agent(settings: SatelliteSettings) -> None:
+    """Register, then poll the satellite's work pool and run its flows; returns after SIGTERM or SIGINT.
+
+    Raises:
+        AuthenticationError: the one-time token is not good.
+        InvalidInputError: there is no token, or no Prefect API to poll.
+    """
+    _export(settings)
+    registration = _registered(settings)
+    api_url = os.environ.setdefault("PREFECT_API_URL", registration.prefect_api_url)
+    if not api_url:
+        raise InvalidInputError("Ground Control named no Prefect API: set PREFECT_API_URL, or run `edge sync` by cron")
+    satellite = satellite_name(registration.satellite)
+    _LOG.info("polling pool=%s api=%s", work_pool_name(satellite), api_url)
+    enter()
+    asyncio.run(_work(work_pool_name(satellite), settings.poll_interval_seconds))
+    # A flow thread that is still copying holds nothing that a restart would miss: it is not waited for.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _export(settings: SatelliteSettings) -> None:
+    """Put into the environment what flows and Prefect read there."""
+    poll = str(settings.poll_interval_seconds)
+    os.environ["HARBOR_SATELLITE_GROUND_CONTROL_URL"] = settings.ground_control_url
+    os.environ["HARBOR_SATELLITE_DATA_DIR"] = str(settings.data_dir.absolute())
+    if settings.token_file:
+        os.environ["HARBOR_SATELLITE_TOKEN_FILE"] = str(settings.token_file.absolute())
+    for name, value in {
+        "PREFECT_HOME": str(settings.data_dir.absolute() / "prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": poll,
+        "PREFECT_WORKER_PREFETCH_SECONDS": poll,
+        # Each of these saves requests over the WAN in every run.
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
+        "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
+        "DO_NOT_TRACK": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _registered(settings: SatelliteSettings) -> Registration:
+    store = SatelliteStore(settings.data_dir)
+    try:
+        return store.registration()
+    except NotFoundError:
+        pass
+    wait_seconds = _FIRST_WAIT_SECONDS
+    while True:
+        try:
+            if os.environ.get("PREFECT_API_URL"):
+                _register_as_flow()
+            else:
+                with GroundControlClient(settings.ground_control_url, verify=str(settings.ca or "") or True) as client:
+                    register(client, store, read_token(settings.token, settings.token_file))
+            return store.registration()
+        except (AuthenticationError, InvalidInputError):
+            raise  # waiting does not mend a token
+        except HarborSatelliteError as error:
+            if not error.retryable:
+                raise
+            _LOG.warning("not registered yet reason=%s wait_seconds=%.0f", error, wait_seconds)
+            time.sleep(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+            wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
+
+
+def _register_as_flow() -> None:
+    from prefect.flows import load_flow_from_entrypoint  # noqa: PLC0415  (after the environment is complete)
+
+    enter()
+    path = project_dir() / "flows" / "register_satellite.py"
+    load_flow_from_entrypoint(f"{path}:register_satellite", use_placeholder_flow=False)()
+
+
+async def _work(pool: str, poll_seconds: float) -> None:
+    from harbor_satellite.edge_worker import EdgeWorker  # noqa: PLC0415  (after the environment is complete)
+
+    worker = EdgeWorker(
+        work_pool_name=pool,
+        name=pool,
+        prefetch_seconds=poll_seconds,
+        heartbeat_interval_seconds=max(1, round(poll_seconds)),
+        create_pool_if_not_found=False,
+        limit=1,
+    )
+    working = asyncio.ensure_future(worker.start())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, working.cancel)
+    try:
+        await working
+    except asyncio.CancelledError:
+        _LOG.info("stopping pool=%s", pool)

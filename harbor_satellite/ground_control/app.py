@@ -1,0 +1,131 @@
+"""The API as one ASGI app: routes, error answers, and the threads that live as long as it does."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+import harbor_satellite
+from harbor_satellite.errors import ConflictError
+from harbor_satellite.ground_control import (
+    routes_groups,
+    routes_people,
+    routes_satellites,
+    routes_sites,
+    users,
+)
+from harbor_satellite.ground_control.asgi import RequestBoundary
+from harbor_satellite.ground_control.context import AppOptions, Context, utc_now
+from harbor_satellite.ground_control.database import is_reachable
+from harbor_satellite.ground_control.dispatcher import OutboxDispatcher
+from harbor_satellite.ground_control.error_answers import add_error_answers
+from harbor_satellite.ground_control.schemas import ErrorBody
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from harbor_satellite.ground_control.database import SessionFactory
+    from harbor_satellite.ground_control.sources import Source
+
+__all__ = ["AppOptions", "create_app"]
+
+logger = logging.getLogger(__name__)
+
+_TAGS = [
+    {"name": "login", "description": "Sessions of people."},
+    {"name": "users", "description": "People who may call this API."},
+    {"name": "groups", "description": "Named sets of artifacts, and which satellites follow them."},
+    {"name": "satellites", "description": "Edge sites: register, watch, delete."},
+    {"name": "sites", "description": "What sites call themselves."},
+    {"name": "health", "description": "Whether this service is up."},
+]
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "The request breaks a rule; the message names it."},
+    401: {"model": ErrorBody, "description": "Credentials or token missing or wrong."},
+}
+
+
+def create_app(
+    options: AppOptions,
+    session_factory: SessionFactory,
+    source: Source,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+) -> FastAPI:
+    """Build the API over a migrated database.
+
+    Args:
+        options: plain values; see ``AppOptions``.
+        session_factory: see ``database.make_session_factory``; its engine is the caller's to dispose.
+        source: where satellites pull from; see ``sources``.
+        clock: what time it is; for tests.
+    """
+    context = Context(options, session_factory, source, clock)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        await run_in_threadpool(_ensure_first_user, context)
+        dispatcher = _dispatcher(context)
+        if dispatcher is None:
+            yield
+            return
+        dispatcher.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(dispatcher.stop)
+
+    app = FastAPI(
+        title="Harbor Satellite Ground Control",
+        summary="Groups of artifacts, the satellites that follow them, and how far each site is.",
+        version=harbor_satellite.__version__,
+        lifespan=lifespan,
+        openapi_tags=_TAGS,
+        responses=_ERRORS,
+        redirect_slashes=False,
+    )
+    app.state.context = context
+    for routes in (routes_people, routes_groups, routes_satellites, routes_sites):
+        app.include_router(routes.router)
+    _add_health(app, context)
+    add_error_answers(app)
+    app.add_middleware(RequestBoundary, body_max_bytes=options.body_max_bytes)
+    return app
+
+
+def _add_health(app: FastAPI, context: Context) -> None:
+    @app.get("/ping", tags=["health"], summary="Say pong", response_class=PlainTextResponse, responses={400: {}})
+    def ping() -> str:
+        """Answer as long as the process does."""
+        return "pong"
+
+    @app.get("/health", tags=["health"], summary="Tell whether this service can do its work")
+    def health() -> JSONResponse:
+        """Answer 200 if the database can be reached, 503 if not."""
+        if is_reachable(context.factory):
+            return JSONResponse({"status": "healthy"})
+        return JSONResponse({"status": "unhealthy", "message": "the database is not available", "code": 503}, 503)
+
+
+def _ensure_first_user(context: Context) -> None:
+    if context.options.admin_password is None:
+        return
+    try:
+        with context.writing() as session:
+            users.ensure_first_user(session, context.options.admin_password, context.clock())
+    except ConflictError:
+        logger.info("first user made by another replica at the same time")
+
+
+def _dispatcher(context: Context) -> OutboxDispatcher | None:
+    options = context.options
+    if not options.prefect_api_internal_url:
+        return None
+    return OutboxDispatcher(context.factory, options.prefect_api_internal_url, options.prefect_api_auth)

@@ -1,0 +1,104 @@
+"""What every handler of the API shares: options, sessions, the source, the clock, the throttles."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING, Final
+
+from harbor_satellite.ground_control.database import reading
+from harbor_satellite.ground_control.registration import SiteAddresses
+from harbor_satellite.ground_control.throttle import FailureThrottle
+from harbor_satellite.ground_control.users import LockoutPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from pydantic import SecretStr
+    from sqlalchemy.orm import Session
+
+    from harbor_satellite.ground_control.database import SessionFactory
+    from harbor_satellite.ground_control.sources import Source
+
+BODY_MAX_BYTES: Final = 10 * 1024 * 1024
+_CONCURRENT_SOURCE_CALLS: Final = 8  # fewer than database connections: a slow source must not take them all
+
+
+@dataclass(frozen=True, slots=True)
+class AppOptions:
+    """What the API needs to know; plain values, read from the environment by others."""
+
+    source_url: str
+    """Where sites pull from, as they reach it: ``https://harbor.example.com``."""
+    prefect_api_url: str = ""
+    """The Prefect API that sites poll, as they reach it; empty: they replicate by themselves."""
+    prefect_api_internal_url: str = ""
+    """The Prefect API as reached from here, for events; empty: events stay in the outbox."""
+    prefect_api_auth: SecretStr | None = None
+    """``user:password`` of that Prefect server, if it asks for it."""
+    admin_password: SecretStr | None = None
+    """For the user ``admin``, who is made on the first start; not looked at again after that."""
+    token_ttl: timedelta = timedelta(hours=24)
+    """How long a one-time token may be claimed; the original's."""
+    session_ttl: timedelta = timedelta(hours=24)
+    """How long a login lasts; the original's."""
+    max_failed_logins: int = 5
+    """Failures until a user is locked; the original's."""
+    lockout: timedelta = timedelta(minutes=5)
+    """How long a user stays locked; the original's."""
+    body_max_bytes: int = BODY_MAX_BYTES
+    """Larger requests are refused with 413."""
+
+
+def utc_now() -> datetime:
+    """Return this moment."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Shared by all handlers of one app; everything in it is safe to share between threads."""
+
+    options: AppOptions
+    factory: SessionFactory
+    source: Source
+    clock: Callable[[], datetime] = utc_now
+    monotonic: Callable[[], float] = time.monotonic
+    password_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=20))
+    secret_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=60))
+    _source_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_CONCURRENT_SOURCE_CALLS))
+
+    @property
+    def lockout_policy(self) -> LockoutPolicy:
+        """When guessing a person's password ends for a while."""
+        return LockoutPolicy(self.options.max_failed_logins, self.options.lockout)
+
+    @property
+    def addresses(self) -> SiteAddresses:
+        """What a site is told about the centre."""
+        return SiteAddresses(self.options.source_url, self.options.prefect_api_url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Open a session that only reads."""
+        with reading(self.factory) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Open a session whose transaction commits at the end, or rolls back on an error."""
+        with self.factory.begin() as session:
+            yield session
+
+    @contextmanager
+    def writing_with_source(self) -> Iterator[Session]:
+        """Do the same for a transaction that asks the source in its middle: only a few at a time."""
+        with self._source_slots, self.factory.begin() as session:
+            yield session
+
+    def note_secret_failure(self, key: Hashable) -> int | None:
+        """Count a wrong token or satellite secret; return when to come again, if that is not now."""
+        return self.secret_failures.note_failure(key, self.monotonic())

@@ -1,0 +1,107 @@
+"""Events for Prefect: written in the transaction of the change they tell of, taken out to be posted.
+
+What must not live here: HTTP (``dispatcher.py``). A lost event costs minutes, never correctness: every
+flow also runs on a slow cron.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import delete, select, update
+
+from harbor_satellite.ground_control.models import OutboxEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from sqlalchemy.orm import Session
+
+GROUP_CHANGED: Final = "harbor-satellite.group.changed"
+FLEET_CHANGED: Final = "harbor-satellite.fleet.changed"
+PENDING: Final = "harbor_satellite_outbox_pending"
+"""Key in ``Session.info``: this transaction has written an event."""
+
+_LEASE: Final = timedelta(seconds=60)  # longer than posting a batch may take
+_KEEP_DELIVERED: Final = timedelta(days=1)  # for an operator who looks why a flow ran
+_BACKOFF_LIMIT_SECONDS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedEvent:
+    """One event that this replica is to post now."""
+
+    id: int
+    event_id: str
+    event: str
+    resource_id: str
+    payload: dict[str, str]
+    occurred: datetime
+    attempts: int
+
+
+def enqueue_group_changed(session: Session, group: str, now: datetime) -> None:
+    """Tell that a group's artifacts or members changed, once this transaction commits."""
+    _enqueue(session, GROUP_CHANGED, f"harbor-satellite.group.{group}", {"group": group}, now)
+
+
+def enqueue_fleet_changed(session: Session, satellite: str, now: datetime) -> None:
+    """Tell that a satellite came, went or changed its groups, once this transaction commits."""
+    _enqueue(session, FLEET_CHANGED, f"harbor-satellite.satellite.{satellite}", {"satellite": satellite}, now)
+
+
+def lease_events(session: Session, limit: int, now: datetime) -> tuple[LeasedEvent, ...]:
+    """Take the oldest due events for a minute, so that no other replica posts them meanwhile."""
+    query = (
+        select(OutboxEvent)
+        .where(OutboxEvent.delivered_at.is_(None), OutboxEvent.available_at <= now)
+        .order_by(OutboxEvent.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = session.scalars(query).all()
+    for row in rows:
+        row.available_at = now + _LEASE
+        row.attempts += 1
+    return tuple(
+        LeasedEvent(row.id, row.event_id, row.event, row.resource_id, dict(row.payload), row.created_at, row.attempts)
+        for row in rows
+    )
+
+
+def mark_delivered(session: Session, ids: Collection[int], now: datetime) -> None:
+    """Note that events arrived, and forget those that arrived long ago."""
+    session.execute(update(OutboxEvent).where(OutboxEvent.id.in_(ids)).values(delivered_at=now))
+    session.execute(delete(OutboxEvent).where(OutboxEvent.delivered_at < now - _KEEP_DELIVERED))
+
+
+def mark_failed(session: Session, events: Sequence[LeasedEvent], now: datetime) -> None:
+    """Put events back; each is tried again after a delay that grows with its attempts."""
+    for event in events:
+        available_at = now + timedelta(seconds=backoff_seconds(event.attempts))
+        session.execute(update(OutboxEvent).where(OutboxEvent.id == event.id).values(available_at=available_at))
+
+
+def backoff_seconds(attempts: int) -> float:
+    """Return how long to wait after so many failed attempts: 1 s doubling to 5 min, jittered downwards."""
+    longest = min(_BACKOFF_LIMIT_SECONDS, 2.0 ** min(attempts - 1, 10))
+    return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, keeps no secret
+
+
+def _enqueue(session: Session, event: str, resource_id: str, payload: dict[str, str], now: datetime) -> None:
+    session.add(
+        OutboxEvent(
+            event_id=str(uuid.uuid4()),
+            event=event,
+            resource_id=resource_id,
+            payload=payload,
+            created_at=now,
+            available_at=now,
+            attempts=0,
+        )
+    )
+    session.info[PENDING] = True

@@ -1,0 +1,226 @@
+"""Publishing: a group's rows → a state artifact at the source; its generations → the state of each satellite.
+
+Each step is level-triggered and safe to repeat: it compares what should be published with what was, and
+pushes only what differs. The row of a new generation and its push stand or fall together.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import select
+
+from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control.models import Group, Satellite
+from harbor_satellite.ground_control.satellites import show_satellite
+from harbor_satellite.oci.reference import Reference
+from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
+from harbor_satellite.registry.state_store import state_digest
+from harbor_satellite.state.artifact import (
+    SatelliteState,
+    StateArtifact,
+    StateEntry,
+    StatePin,
+    satellite_state_json,
+    state_artifact_json,
+)
+from harbor_satellite.state.names import group_state_repository, satellite_name, satellite_state_repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from sqlalchemy.orm import Session
+
+    from harbor_satellite.ground_control.fleet import GroupSpec
+    from harbor_satellite.ground_control.groups import GroupEntry
+    from harbor_satellite.oci.digest import Digest
+    from harbor_satellite.registry.api import Registry
+    from harbor_satellite.registry.closure import Closure
+    from harbor_satellite.registry.state_store import StatePusher
+
+_LOG = logging.getLogger(__name__)
+_RESOLVE_WORKERS: Final = 8
+"""Artifacts walked at once; the source is near."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """One entry that the source does not have as the group names it."""
+
+    reference: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedGroup:
+    """A group's entries as they are at the source now."""
+
+    entries: tuple[StateEntry, ...]
+    unresolved: tuple[Unresolved, ...]
+
+
+def resolve_group(source: Registry, spec: GroupSpec) -> ResolvedGroup:
+    """Turn a group's entries into what its sites shall hold.
+
+    A tag is resolved to the digest it names now. An entry that cannot be resolved stays as it was last
+    published, so that a source which lost an image takes it from no site; one with a digest of its own is
+    published all the same: the site, too, will say what is wrong with it.
+    """
+    wanted = [(entry, tag) for entry in spec.entries if not entry.deleted for tag in entry.tags or ("",)]
+    with ThreadPoolExecutor(_RESOLVE_WORKERS, "resolve") as pool:
+        found = list(pool.map(lambda item: _resolve(source, spec, *item), wanted))
+    closures: dict[str, list[Closure]] = {}
+    for entry, closure, _ in found:
+        if entry and closure:
+            closures.setdefault(entry.repository, []).append(closure)
+    entries = [entry for entry, _, _ in found if entry]
+    unresolved = tuple(problem for _, _, problem in found if problem)
+    entries += _cosign_entries(source, closures, entries)
+    return ResolvedGroup(_merge_tags(entries), unresolved)
+
+
+def publish_group(
+    session: Session, pusher: StatePusher, group: str, resolved: ResolvedGroup, *, registry: str, now: datetime
+) -> StateArtifact | None:
+    """Push the next generation of a group's state if its content changed, or it would expire too soon.
+
+    The group's row is locked first and its last generation read again, so that publishers take turns.
+
+    Args:
+        session: open; the row of the new generation is flushed before the push and committed by the caller.
+        pusher: to the source.
+        group: its name.
+        resolved: its entries at the source.
+        registry: the source's URL as the sites reach it.
+        now: this moment.
+
+    Returns:
+        What was published, or None if nothing had to be.
+
+    Raises:
+        NotFoundError: the group was deleted meanwhile.
+        RemoteError: the source refused the push; nothing is recorded.
+    """
+    session.execute(select(Group.id).where(Group.name == group).with_for_update())
+    spec = fleet.group_spec(session, group)
+    lifetime = timedelta(seconds=spec.expires_after_seconds) if spec.expires_after_seconds else None
+    state = StateArtifact(
+        group=spec.name,
+        registry=registry,
+        artifacts=resolved.entries,
+        generation=spec.generation + 1,
+        created_at=now,
+        expires_at=now + lifetime if lifetime else None,
+    )
+    if spec.published and spec.published.same_content(state) and not _expires_soon(spec.published, lifetime, now):
+        return None
+    raw = state_artifact_json(state)
+    fleet.record_group_state(session, spec.name, state.generation, state_digest(raw), raw, now=now)
+    pusher.push(group_state_repository(spec.name), (str(state.generation), "latest"), raw)
+    _LOG.info("published group=%s generation=%d artifacts=%d", spec.name, state.generation, len(state.artifacts))
+    return state
+
+
+def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, registry: str, now: datetime) -> bool:
+    """Push a satellite's state if it is not what its groups' last generations ask for.
+
+    Args:
+        session: open; committed by the caller.
+        pusher: to the source.
+        satellite: its name.
+        registry: the source's URL as the sites reach it.
+        now: this moment.
+
+    Returns:
+        Whether it was pushed.
+    """
+    # Locked before its groups are read: of two publishers, the later one has read the later generations.
+    session.execute(select(Satellite.id).where(Satellite.name == satellite).with_for_update())
+    raw = satellite_state_json(compose_satellite_state(satellite, fleet.satellite_pins(session, satellite), registry))
+    digest = state_digest(raw)
+    if show_satellite(session, satellite).state_digest == str(digest):
+        return False
+    fleet.record_satellite_state(session, satellite, digest, now)
+    pusher.push(satellite_state_repository(satellite_name(satellite)), ("latest",), raw)
+    _LOG.info("published satellite state satellite=%s digest=%s", satellite, digest)
+    return True
+
+
+def compose_satellite_state(satellite: str, pins: Iterable[fleet.GroupPin], registry: str) -> SatelliteState:
+    """Build a satellite's state from the generations it may have."""
+    host = registry.split("://", 1)[-1].partition("/")[0]
+    return SatelliteState(
+        satellite=satellite_name(satellite),
+        groups=tuple(
+            StatePin(
+                pin.group, Reference(host, group_state_repository(pin.group), "latest", pin.digest), pin.generation
+            )
+            for pin in pins
+        ),
+        scheme="http" if registry.startswith("http://") else "https",
+    )
+
+
+def _resolve(
+    source: Registry, spec: GroupSpec, entry: GroupEntry, tag: str
+) -> tuple[StateEntry | None, Closure | None, Unresolved | None]:
+    tags = (tag,) if tag else ()
+    reference = f"{entry.repository}:{tag}" if tag else f"{entry.repository}@{entry.digest}"
+    digest: Digest | None = entry.digest
+    try:
+        digest = digest or resolve_tag(source, entry.repository, tag)
+        described, closure = describe(
+            source, StateEntry(entry.repository, tags, digest, labels=entry.labels, type=entry.type)
+        )
+    except HarborSatelliteError as error:
+        problem = Unresolved(reference, str(error))
+        _LOG.warning("not resolved group=%s reference=%s reason=%s", spec.name, reference, error)
+        if entry.digest is not None:
+            pinned = StateEntry(entry.repository, tags, entry.digest, labels=entry.labels, type=entry.type)
+            return pinned, None, problem
+        return _as_published(spec, entry.repository, tag), None, problem
+    return described, closure, None
+
+
+def _as_published(spec: GroupSpec, repository: str, tag: str) -> StateEntry | None:
+    for entry in spec.published.artifacts if spec.published else ():
+        if entry.repository == repository and tag in entry.tags:
+            return replace(entry, tags=(tag,))
+    return None
+
+
+def _cosign_entries(
+    source: Registry, closures: dict[str, list[Closure]], entries: list[StateEntry]
+) -> list[StateEntry]:
+    """Find what older cosign keeps under tags of its own, as entries beside the artifacts they belong to."""
+    named = {(entry.repository, tag) for entry in entries for tag in entry.tags}
+    found = []
+    for repository, items in closures.items():
+        for tag in cosign_tags(source, repository, items):
+            if (repository, tag) not in named:
+                entry = StateEntry(repository, (tag,), resolve_tag(source, repository, tag), type="REFERRER")
+                found.append(describe(source, entry)[0])
+    return found
+
+
+def _merge_tags(entries: Iterable[StateEntry]) -> tuple[StateEntry, ...]:
+    """Give an artifact with several tags one entry, as the original does."""
+    merged: dict[tuple[str, Digest, str], StateEntry] = {}
+    for entry in entries:
+        key = (entry.repository, entry.digest, entry.type)
+        first = merged.get(key, entry)
+        merged[key] = replace(first, tags=tuple(sorted({*first.tags, *entry.tags})))
+    return tuple(sorted(merged.values(), key=lambda entry: (entry.repository, entry.tags, entry.digest)))
+
+
+def _expires_soon(published: StateArtifact, lifetime: timedelta | None, now: datetime) -> bool:
+    """Tell whether less than half of the life is left, or the wish for one changed."""
+    if lifetime is None or published.expires_at is None:
+        return (lifetime is None) != (published.expires_at is None)
+    return published.expires_at - now < lifetime / 2

@@ -1,0 +1,133 @@
+"""Zero touch registration: a one-time token against the satellite's credential.
+
+Exactly one of any number of concurrent claims wins. The site that won may repeat its claim with its
+claim key until its first authenticated report, so that a lost answer strands nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, update
+
+from harbor_satellite.errors import AuthenticationError
+from harbor_satellite.ground_control import credentials
+from harbor_satellite.ground_control.models import RegistrationToken, Satellite
+from harbor_satellite.ground_control.satellites import group_names_of
+from harbor_satellite.ground_control.tokens import hash_token, verify_token
+from harbor_satellite.state.names import SatelliteName, satellite_state_repository, work_pool_name
+from harbor_satellite.state.wire import Registration, RegistryAuth
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from pydantic import SecretStr
+    from sqlalchemy.orm import Session
+
+    from harbor_satellite.ground_control.sources import Source, SourceCredential
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteAddresses:
+    """What a site is told about the centre."""
+
+    source_url: str
+    """Where it pulls from."""
+    prefect_api_url: str
+    """What its worker polls; empty: none."""
+
+
+def claim(
+    session: Session,
+    source: Source,
+    addresses: SiteAddresses,
+    *,
+    token: SecretStr,
+    claim_key: SecretStr | None,
+    now: datetime,
+) -> Registration:
+    """Exchange a one-time token for the satellite's credential; the caller commits.
+
+    The token is consumed by the transaction that keeps the credential: when the source fails, both stay as
+    they were, and the claim can be repeated.
+
+    Raises:
+        AuthenticationError: the token is unknown, used, expired or revoked; the message does not say which.
+        RemoteError: the source cannot be reached or refuses.
+    """
+    # 1 The satellite's row is the lock: claims of one satellite come one after another, and never beside a deletion.
+    found = _find(session, token)
+    # 2 One statement decides who wins.
+    if not _consume(session, found, claim_key, now) and not _may_repeat(session, found, claim_key, now):
+        raise _refused(found, now)
+    # 3 Only the winner, or the winner again, gets here.
+    satellite = session.get_one(Satellite, found.satellite_id)
+    issued = credentials.issue(session, source, satellite, now)
+    return _registration(session, satellite, issued, addresses)
+
+
+def _find(session: Session, token: SecretStr) -> RegistrationToken:
+    by_hash = select(RegistrationToken).where(RegistrationToken.token_hash == hash_token(token))
+    found = session.scalar(by_hash)
+    if found is not None:
+        session.execute(select(Satellite.id).where(Satellite.id == found.satellite_id).with_for_update())
+        found = session.scalar(by_hash.execution_options(populate_existing=True))
+    if found is None:
+        raise AuthenticationError("invalid token")
+    return found
+
+
+def _consume(session: Session, found: RegistrationToken, claim_key: SecretStr | None, now: datetime) -> bool:
+    statement = (
+        update(RegistrationToken)
+        .where(
+            RegistrationToken.id == found.id,
+            RegistrationToken.claimed_at.is_(None),
+            RegistrationToken.revoked_at.is_(None),
+            RegistrationToken.expires_at > now,
+        )
+        .values(claimed_at=now, claim_key_hash=hash_token(claim_key) if claim_key else None)
+        .returning(RegistrationToken.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.scalar(statement) is not None
+
+
+def _may_repeat(session: Session, found: RegistrationToken, claim_key: SecretStr | None, now: datetime) -> bool:
+    if claim_key is None or not verify_token(claim_key, found.claim_key_hash):
+        return False
+    if found.revoked_at is not None or found.expires_at <= now:
+        return False
+    credential = credentials.current_credential(session, session.get_one(Satellite, found.satellite_id))
+    return credential is not None and credential.first_used_at is None
+
+
+def _refused(found: RegistrationToken, now: datetime) -> AuthenticationError:
+    if found.revoked_at is not None:
+        reason = "revoked"
+    elif found.claimed_at is not None:
+        reason = "used"
+    else:
+        reason = "expired" if found.expires_at <= now else "lost to another claim"
+    logger.warning("claim refused satellite_id=%d token_id=%d reason=%s", found.satellite_id, found.id, reason)
+    return AuthenticationError("invalid token")
+
+
+def _registration(
+    session: Session, satellite: Satellite, issued: SourceCredential, addresses: SiteAddresses
+) -> Registration:
+    name = SatelliteName(satellite.name)
+    source_url = addresses.source_url.rstrip("/")
+    return Registration(
+        auth=RegistryAuth(url=source_url, username=issued.username, password=issued.secret),
+        state=f"{source_url}/{satellite_state_repository(name)}:latest",
+        satellite=name,
+        prefect_api_url=addresses.prefect_api_url,
+        work_pool=work_pool_name(name),
+        groups=group_names_of(session, [satellite.id])[satellite.id],
+        schedule=satellite.schedule,
+    )

@@ -1,0 +1,102 @@
+"""Handlers for groups. They parse, call a use case and serialise."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from harbor_satellite.ground_control import fleet, groups, satellites
+from harbor_satellite.ground_control.callers import Person, SharedContext, SystemAdmin
+from harbor_satellite.ground_control.schemas import (
+    ArtifactBody,
+    GroupBody,
+    GroupDetail,
+    GroupSync,
+    Membership,
+    MessageBody,
+    SatelliteBody,
+)
+
+router: Final = APIRouter(prefix="/api/groups", tags=["groups"])
+
+
+@router.get("", summary="List groups")
+def list_groups(context: SharedContext, person: Person) -> list[GroupBody]:
+    """List all groups by name."""
+    del person
+    with context.reading() as session:
+        found = groups.list_groups(session)
+        projects = groups.projects_of(session, [group.id for group in found])
+        return [GroupBody.of(group, projects[group.id]) for group in found]
+
+
+@router.post("/sync", summary="Create a group, or replace all of it")
+def sync_group(context: SharedContext, person: Person, body: GroupSync) -> GroupBody:
+    """Make the group exactly what the body says; it is published soon after."""
+    del person
+    entries = [
+        groups.group_entry(item.repository, item.tags or (), item.digest, item.labels, item.type, deleted=item.deleted)
+        for item in body.artifacts or ()
+    ]
+    with context.writing() as session:
+        group = groups.sync_group(
+            session,
+            body.group,
+            registry=body.registry or context.options.source_url,
+            entries=entries,
+            expires_after_seconds=body.expires_after_seconds,
+            now=context.clock(),
+        )
+        return GroupBody.of(group, groups.projects_of(session, [group.id])[group.id])
+
+
+@router.post("/satellite", summary="Let a satellite follow a group")
+def add_satellite(context: SharedContext, person: Person, body: Membership) -> MessageBody:
+    """Add a satellite to a group; again is fine."""
+    del person
+    with context.writing() as session:
+        groups.add_satellite(session, body.satellite, body.group, context.clock())
+    return MessageBody(message=f"satellite {body.satellite} follows group {body.group}")
+
+
+@router.delete("/satellite", summary="Let a satellite follow a group no more")
+def remove_satellite(context: SharedContext, person: Person, body: Membership) -> MessageBody:
+    """Remove a satellite from a group; again is fine."""
+    del person
+    with context.writing() as session:
+        groups.remove_satellite(session, body.satellite, body.group, context.clock())
+    return MessageBody(message=f"satellite {body.satellite} no longer follows group {body.group}")
+
+
+@router.get("/{group}", summary="Show a group")
+def show_group(context: SharedContext, person: Person, group: str) -> GroupDetail:
+    """Show a group with its artifacts, and what was last published of it."""
+    del person
+    with context.reading() as session:
+        row = groups.show_group(session, group)
+        spec = fleet.group_spec(session, group)
+        head = GroupBody.of(row, groups.projects_of(session, [row.id])[row.id])
+        return GroupDetail(
+            **head.model_dump(),
+            artifacts=[ArtifactBody.of(entry) for entry in spec.entries],
+            generation=spec.generation,
+            digest=str(spec.published_digest) if spec.published_digest else None,
+        )
+
+
+@router.get("/{group}/satellites", summary="List the satellites that follow a group")
+def list_members(context: SharedContext, person: Person, group: str) -> list[SatelliteBody]:
+    """List a group's satellites by name."""
+    del person
+    with context.reading() as session:
+        members = groups.satellites_of(session, groups.show_group(session, group))
+        names = satellites.group_names_of(session, [satellite.id for satellite in members])
+        return [SatelliteBody.of(satellite, names[satellite.id], context.clock()) for satellite in members]
+
+
+@router.delete("/{group}", summary="Delete a group")
+def delete_group(context: SharedContext, person: SystemAdmin, group: str) -> dict[str, str]:
+    """Delete a group; its satellites lose its artifacts with their next state."""
+    del person
+    with context.writing() as session:
+        groups.delete_group(session, group, context.clock())
+    return {}

@@ -1,0 +1,286 @@
+"""HTTP bodies of the API: the original's keys (Go's field names in answers), then ours."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
+
+from harbor_satellite.ground_control.groups import GroupEntry
+from harbor_satellite.ground_control.models import Group, Satellite, User
+from harbor_satellite.ground_control.reports import SatelliteStatus
+from harbor_satellite.ground_control.satellites import is_stale
+from harbor_satellite.state.wire import AppliedGroup, ImageFailure
+
+_Text = Annotated[str, Field(max_length=1024)]
+_Password = Annotated[SecretStr, Field(max_length=1024)]
+_Artifacts = Annotated[list["ArtifactBody"], Field(max_length=20_000)]
+_Names = Annotated[list[_Text], Field(max_length=10_000)]
+
+
+class Body(BaseModel):
+    """What all bodies share: unknown keys are ignored, as the original does."""
+
+    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+
+
+class ErrorBody(Body):
+    """Every error."""
+
+    message: str
+    code: int
+
+
+class LoginRequest(Body):
+    """A person's name and password."""
+
+    username: _Text
+    password: _Password
+
+
+class TokenBody(Body):
+    """A token, shown this once."""
+
+    token: SecretStr
+    expires_at: datetime
+
+    @field_serializer("token", when_used="json")
+    def _reveal(self, token: SecretStr) -> str:
+        return token.get_secret_value()
+
+
+class PasswordChange(Body):
+    """A person's own change of password."""
+
+    current_password: _Password
+    new_password: _Password
+
+
+class PasswordReset(Body):
+    """The system administrator's change of somebody's password."""
+
+    new_password: _Password
+
+
+class UserBody(Body):
+    """A person who may call the API."""
+
+    id: int
+    username: str
+    role: str
+    created_at: datetime
+
+    @classmethod
+    def of(cls, user: User) -> "UserBody":
+        """Build it from a row."""
+        return cls(id=user.id, username=user.username, role=user.role, created_at=user.created_at)
+
+
+class MessageBody(Body):
+    """A sentence for people."""
+
+    message: str
+
+
+class ArtifactBody(Body):
+    """One artifact of a group; ``tag`` is a list, as in the original."""
+
+    repository: _Text
+    tags: Annotated[list[_Text] | None, Field(alias="tag", max_length=1000)] = None
+    labels: dict[str, str] | list[str] | None = None
+    type: _Text = ""
+    digest: _Text = ""
+    deleted: bool = False
+
+    @classmethod
+    def of(cls, entry: GroupEntry) -> "ArtifactBody":
+        """Build it from a group's entry."""
+        labels = entry.labels
+        return cls(
+            repository=entry.repository,
+            tags=list(entry.tags),
+            labels=dict(labels) if isinstance(labels, dict) else None if labels is None else list(labels),
+            type=entry.type,
+            digest=str(entry.digest) if entry.digest else "",
+            deleted=entry.deleted,
+        )
+
+
+class GroupSync(Body):
+    """A whole group, to be created or to replace the one that is there."""
+
+    group: _Text
+    registry: _Text = ""
+    """Empty: the centre's source."""
+    artifacts: _Artifacts | None = None
+    expires_after_seconds: int | None = None
+
+
+class GroupBody(Body):
+    """A group."""
+
+    id: int = Field(serialization_alias="ID")
+    name: str = Field(serialization_alias="GroupName")
+    registry: str = Field(serialization_alias="RegistryUrl")
+    projects: list[str] = Field(serialization_alias="Projects")
+    created_at: datetime = Field(serialization_alias="CreatedAt")
+    updated_at: datetime = Field(serialization_alias="UpdatedAt")
+    expires_after_seconds: int | None
+
+    @classmethod
+    def of(cls, group: Group, projects: list[str]) -> "GroupBody":
+        """Build it from a row and the projects that its artifacts are in."""
+        return cls(
+            id=group.id,
+            name=group.name,
+            registry=group.source_registry,
+            projects=projects,
+            created_at=group.created_at,
+            updated_at=group.updated_at,
+            expires_after_seconds=group.expires_after_seconds,
+        )
+
+
+class GroupDetail(GroupBody):
+    """A group with its artifacts, and what was last published of it."""
+
+    artifacts: list[ArtifactBody] = Field(default_factory=list)
+    generation: int = 0
+    digest: str | None = None
+
+
+class Membership(Body):
+    """A satellite and a group."""
+
+    satellite: _Text
+    group: _Text
+
+
+class SatelliteRegistration(Body):
+    """A satellite to be."""
+
+    name: _Text
+    groups: _Names | None = None
+    config_name: _Text | None = None
+    schedule: _Text | None = None
+
+
+class ScheduleChange(Body):
+    """When a satellite replicates: 5-field cron."""
+
+    schedule: _Text
+
+
+class SatelliteBody(Body):
+    """A satellite."""
+
+    id: int = Field(serialization_alias="ID")
+    name: str = Field(serialization_alias="Name")
+    created_at: datetime = Field(serialization_alias="CreatedAt")
+    updated_at: datetime = Field(serialization_alias="UpdatedAt")
+    last_seen: datetime | None = Field(serialization_alias="LastSeen")
+    heartbeat_interval: str | None = Field(serialization_alias="HeartbeatInterval")
+    seconds_since_seen: int | None = Field(serialization_alias="SecondsSinceSeen")
+    groups: list[str]
+    config_name: str
+    schedule: str
+    is_stale: bool
+    state_digest: str | None
+    """The satellite state that the centre last published for it."""
+    state_published_at: datetime | None
+
+    @classmethod
+    def of(cls, satellite: Satellite, groups: list[str], now: datetime) -> "SatelliteBody":
+        """Build it from a row and the names of its groups."""
+        seen = satellite.last_seen
+        return cls(
+            id=satellite.id,
+            name=satellite.name,
+            created_at=satellite.created_at,
+            updated_at=satellite.updated_at,
+            last_seen=seen,
+            heartbeat_interval=_interval(satellite.report_interval_seconds),
+            seconds_since_seen=int((now - seen).total_seconds()) if seen else None,
+            groups=groups,
+            config_name=satellite.config_name,
+            schedule=satellite.schedule,
+            is_stale=is_stale(satellite, now),
+            state_digest=satellite.state_digest,
+            state_published_at=satellite.state_published_at,
+        )
+
+
+class StatusBody(Body):
+    """What the centre knows about a site, and whether it is in step."""
+
+    id: int = Field(serialization_alias="ID")
+    satellite_id: int = Field(serialization_alias="SatelliteID")
+    activity: str = Field(serialization_alias="Activity")
+    latest_state_digest_of_original: str | None = Field(serialization_alias="LatestStateDigest")
+    latest_config_digest: str | None = Field(serialization_alias="LatestConfigDigest")
+    cpu_percent: float = Field(serialization_alias="CpuPercent")
+    memory_used_bytes: int = Field(serialization_alias="MemoryUsedBytes")
+    storage_used_bytes: int = Field(serialization_alias="StorageUsedBytes")
+    last_sync_duration_ms: int = Field(serialization_alias="LastSyncDurationMs")
+    image_count_of_original: int = Field(serialization_alias="ImageCount")
+    reported_at_of_original: datetime = Field(serialization_alias="ReportedAt")
+    created_at: datetime = Field(serialization_alias="CreatedAt")
+    satellite: str
+    latest_state_digest: str | None
+    """What the site applied."""
+    wanted_state_digest: str | None
+    """What the centre last published for it."""
+    in_step: bool
+    lag_seconds: float | None
+    """Since the oldest publication that the site has not applied; null if nothing was published."""
+    applied_at: datetime | None
+    reported_at: datetime
+    last_seen: datetime | None
+    is_stale: bool
+    image_count: int
+    copied_count: int
+    deleted_count: int
+    bytes_from_source: int
+    groups: list[AppliedGroup]
+    failures: list[ImageFailure]
+
+    @classmethod
+    def of(cls, status: SatelliteStatus, now: datetime) -> "StatusBody":
+        """Build it from what the centre knows."""
+        report, satellite = status.report, status.satellite
+        digest = report.latest_state_digest or None
+        return cls(
+            id=status.report_id,
+            satellite_id=satellite.id,
+            activity=report.activity,
+            latest_state_digest_of_original=digest,
+            latest_config_digest=report.latest_config_digest or None,
+            cpu_percent=report.cpu_percent,
+            memory_used_bytes=report.memory_used_bytes,
+            storage_used_bytes=report.storage_used_bytes,
+            last_sync_duration_ms=report.last_sync_duration_ms,
+            image_count_of_original=report.image_count,
+            reported_at_of_original=status.reported_at,
+            created_at=status.received_at,
+            satellite=satellite.name,
+            latest_state_digest=digest,
+            wanted_state_digest=satellite.state_digest,
+            in_step=status.is_in_step,
+            lag_seconds=status.lag_seconds,
+            applied_at=report.applied_at,
+            reported_at=status.reported_at,
+            last_seen=satellite.last_seen,
+            is_stale=is_stale(satellite, now),
+            image_count=report.image_count,
+            copied_count=report.copied_count,
+            deleted_count=report.deleted_count,
+            bytes_from_source=report.bytes_from_source,
+            groups=report.groups,
+            failures=report.failures,
+        )
+
+
+def _interval(seconds: int | None) -> str | None:
+    if seconds is None:
+        return None
+    # The original's canonical form.
+    return f"@every {seconds // 3600:02d}h{seconds // 60 % 60:02d}m{seconds % 60:02d}s"

@@ -1,0 +1,248 @@
+"""One HTTP request to a registry and its whole, capped answer: everything but the bodies of blobs.
+
+What lives here: authorization, redirects, limits and error mapping around httpx. What must not: what any answer means.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import urllib3
+
+from harbor_satellite.errors import InvalidInputError, RemoteError, SizeLimitError, UntrustedDataError
+from harbor_satellite.oci.reference import check_repository
+from harbor_satellite.registry.auth import AUTH_RESPONSE_MAX_BYTES, Authorizer, TokenReply
+from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, refusal, unreachable
+from harbor_satellite.registry.client_headers import content_length
+from harbor_satellite.registry.client_urls import MAX_REDIRECTS, follow, same_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from harbor_satellite.registry.auth import Credentials, TokenRequest
+    from harbor_satellite.registry.client_meter import Meter
+    from harbor_satellite.registry.client_urls import RegistryAddress
+
+_log = logging.getLogger(__name__)
+
+USER_AGENT: Final = "harbor-satellite"
+MAX_CONNECTIONS: Final = 32  # a client is shared by some eight threads
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_READ_BYTES: Final = 64 * 1024  # bytes
+_BODY_DEADLINE_SECONDS: Final = 300.0  # for one answer of a few MiB; stops a peer that drips
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long one step of a request may take, in seconds; there is no limit on a blob as a whole."""
+
+    connect: float = 10.0
+    """Seconds until a connection stands, TLS included."""
+    read: float = 30.0
+    """Seconds without a byte from the registry."""
+    write: float = 30.0
+    """Seconds without the registry taking a piece of at most 128 KiB."""
+    commit: float = 300.0
+    """Seconds a registry may take to store a blob that it has received: some hash or move it again."""
+    pool: float = 30.0
+    """Seconds until another thread gives a connection back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: what for, where to, with which rights."""
+
+    what: str
+    """Verb, thing and registry, for messages: ``"pull manifest acme/app:1 from harbor.example"``."""
+    method: str
+    url: httpx.URL
+    scopes: frozenset[str]
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    content: bytes = b""
+    max_bytes: int = ERROR_BODY_MAX_BYTES
+    """The most that a body of a 2xx answer may hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer with its whole body."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+    url: httpx.URL
+    """Where it came from, after redirects."""
+
+    def refused(self, what: str) -> RemoteError:
+        """Return the error for an answer that is not what was asked for."""
+        return refusal(what, self.status, self.headers, self.body)
+
+
+def tls_context(verify: bool | str) -> ssl.SSLContext:  # noqa: FBT001 - the word every HTTP client uses
+    """Make the TLS settings for both HTTP libraries: True, False, or a CA file to trust besides the usual ones.
+
+    Raises:
+        InvalidInputError: the CA file cannot be read or holds no certificate.
+    """
+    context = httpx.create_ssl_context(verify=verify is not False)
+    if verify is False:
+        # One line of our own for each client instead of urllib3's warning for each connection.
+        _log.warning("certificates are not verified: anybody on the way can read and change what passes")
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    if isinstance(verify, str):
+        try:
+            context.load_verify_locations(cafile=verify)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInputError(f"CA file {verify!r} cannot be used: {error}") from error
+    return context
+
+
+class ApiTransport:
+    """Sends calls to one registry with the right ``Authorization`` and returns whole, capped answers.
+
+    Args:
+        address: the registry.
+        credentials: None to go without.
+        context: TLS settings.
+        timeouts: limits of each step.
+        meter: counts requests and bytes.
+        transport: takes the network's place in tests.
+    """
+
+    def __init__(
+        self,
+        address: RegistryAddress,
+        *,
+        credentials: Credentials | None,
+        context: ssl.SSLContext,
+        timeouts: Timeouts,
+        meter: Meter,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.address = address
+        self.meter = meter
+        self.authorizer = Authorizer(address.url, credentials, self._fetch_token)
+        self._ask_lock = threading.Lock()
+        self._client = httpx.Client(
+            transport=transport,
+            verify=context,
+            timeout=httpx.Timeout(
+                connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.pool
+            ),
+            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
+            follow_redirects=False,
+            # identity: a manifest's digest is of the bytes as they are stored.
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            # Harbor's `sid` cookie turns later writes into 403 "CSRF token not found": never keep any.
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def authorization(self, url: httpx.URL, scopes: frozenset[str]) -> str | None:
+        """Return the ``Authorization`` for a request; always None for another host than the registry's."""
+        if not same_origin(url, self.address.url):
+            return None
+        with self._ask_lock:
+            if self.authorizer.should_ask:
+                self._ask()
+        return self.authorizer.authorization(scopes)
+
+    def url(self, repository: str, path: str) -> httpx.URL:
+        """Return the address of something in a repository, such as ``tags/list``.
+
+        Raises:
+            InvalidInputError: not a repository's name.
+        """
+        return self.address.url.join(f"/v2/{check_repository(repository)}/{path}")
+
+    def send(self, call: Call) -> Reply:
+        """Send a call once, once more if a better ``Authorization`` can be had, and follow redirects of reads.
+
+        Returns:
+            The answer, whatever its status.
+
+        Raises:
+            RemoteError: no whole answer, or a redirect that is not followed.
+            SizeLimitError: the body of a 2xx answer is larger than the call allows.
+        """
+        url = call.url
+        for _ in range(MAX_REDIRECTS + 1):
+            reply = self._send_authorized(call, url)
+            if reply.status not in REDIRECTS or "location" not in reply.headers:
+                return reply
+            if call.method not in ("GET", "HEAD"):
+                message = f"{call.what}: {url.host} redirects a {call.method}; not followed"
+                raise RemoteError(message, status=reply.status)
+            url = follow(url, reply.headers["location"], call.what)
+        raise RemoteError(f"{call.what}: more than {MAX_REDIRECTS} redirects")
+
+    def _ask(self) -> None:
+        """Learn by ``GET /v2/`` how the registry wants to be authenticated to."""
+        what = f"ask {self.address.name} for its API"
+        call = Call(what, "GET", self.address.url.join("/v2/"), frozenset())
+        reply = self._exchange(call, call.url, None)
+        if reply.status >= httpx.codes.INTERNAL_SERVER_ERROR or reply.status == httpx.codes.TOO_MANY_REQUESTS:
+            raise reply.refused(what)
+        self.authorizer.learn(reply.headers.get_list("www-authenticate"))
+
+    def _send_authorized(self, call: Call, url: httpx.URL) -> Reply:
+        authorization = self.authorization(url, call.scopes)
+        reply = self._exchange(call, url, authorization)
+        if reply.status != httpx.codes.UNAUTHORIZED or not same_origin(url, self.address.url):
+            return reply
+        challenges = reply.headers.get_list("www-authenticate")
+        better = self.authorizer.after_refusal(challenges, call.scopes, authorization)
+        return reply if better is None else self._exchange(call, url, better)
+
+    def _fetch_token(self, request: TokenRequest) -> TokenReply:
+        what = f"get a token for {self.address.name} from {request.url.host}"
+        call = Call(what, "GET", request.url, frozenset(), max_bytes=AUTH_RESPONSE_MAX_BYTES)
+        reply = self._exchange(call, request.url, request.authorization)
+        return TokenReply(reply.status, reply.headers, reply.body)
+
+    def _exchange(self, call: Call, url: httpx.URL, authorization: str | None) -> Reply:
+        headers = dict(call.headers) | ({"Authorization": authorization} if authorization else {})
+        self.meter.requested()
+        try:
+            request = self._client.build_request(call.method, url, headers=headers, content=call.content)
+            with closing(self._client.send(request, stream=True)) as response:
+                self.meter.wrote(len(call.content))
+                body = b"" if call.method == "HEAD" else self._read(response, call)
+                _log.debug("%s status=%d bytes=%d", call.what, response.status_code, len(body))
+                return Reply(response.status_code, response.headers, body, url)
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise unreachable(call.what, error) from error
+
+    def _read(self, response: httpx.Response, call: Call) -> bytes:
+        limit = call.max_bytes if response.is_success else ERROR_BODY_MAX_BYTES
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            if response.is_success:
+                raise UntrustedDataError(f"{call.what}: the answer is compressed though that was not accepted")
+            return b""
+        if response.is_success and content_length(response.headers, 0) > limit:
+            raise SizeLimitError(f"{call.what}: the answer is larger than {limit} bytes")
+        deadline = time.monotonic() + _BODY_DEADLINE_SECONDS
+        pieces: list[bytes] = []
+        size = 0
+        for piece in response.iter_bytes(_READ_BYTES):
+            self.meter.read(len(piece))
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                if response.is_success:
+                    raise SizeLimitError(f"{call.what}: the answer is larger than {limit} bytes")
+                break
+            if time.monotonic() > deadline:
+                raise RemoteError(f"{call.what}: no whole answer in {_BODY_DEADLINE_SECONDS:.0f} s", retryable=True)
+        return b"".join(pieces)

@@ -1,0 +1,110 @@
+"""Who may do what: an ASGI layer in front of the registry's routes. Reads are open unless told; writes are not."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Final, Protocol
+
+import anyio
+import anyio.to_thread
+from starlette.datastructures import Headers
+
+from harbor_satellite.registry.layout_refusals import ErrorCode
+from harbor_satellite.registry.server_errors import error_response
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_READS: Final = frozenset({"GET", "HEAD"})
+_CHALLENGE: Final = {"www-authenticate": 'Basic realm="harbor-satellite", charset="UTF-8"'}
+_PARALLEL_CHECKS: Final = 2
+"""Password checks at once: bcrypt is slow on purpose and must not take the threads that serve pulls."""
+
+
+class Authenticator(Protocol):
+    """Whoever knows the passwords."""
+
+    def verify(self, username: str, password: str) -> bool:
+        """Tell whether the password is this user's; may be slow, is called in a thread."""
+        ...
+
+
+class AccessControl:
+    """Lets a request through to ``app``, or answers 401 or 403.
+
+    Args:
+        app: the registry's routes.
+        authenticator: who knows the passwords; None means nobody can log in.
+        anonymous_read: pulls need no credentials. Wrong ones are refused all the same.
+        allow_anonymous_writes: without an authenticator, let everybody write; for tests and demos.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator | None,
+        *,
+        anonymous_read: bool,
+        allow_anonymous_writes: bool,
+    ) -> None:
+        self._app: Final = app
+        self._authenticator: Final = authenticator
+        self._anonymous_read: Final = anonymous_read
+        self._allow_anonymous_writes: Final = allow_anonymous_writes
+        self._checks: Final = anyio.CapacityLimiter(_PARALLEL_CHECKS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, as ASGI calls it."""
+        if scope["type"] != "http" or scope["path"] == "/healthz":
+            await self._app(scope, receive, send)
+            return
+        refusal = await self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        is_ping = self._authenticator is not None and scope["path"] in ("/v2", "/v2/")
+        await self._app(scope, receive, _challenging(send) if is_ping else send)
+
+    async def _refusal(self, scope: Scope) -> Response | None:
+        is_read = scope["method"] in _READS
+        if self._authenticator is None:
+            if (is_read and self._anonymous_read) or (not is_read and self._allow_anonymous_writes):
+                return None
+            return error_response(403, ErrorCode.DENIED, "this registry has no users, so nobody may do this")
+        header = Headers(scope=scope).get("authorization", "")
+        credentials = _credentials(header)
+        # podman and skopeo send empty credentials where they have none (so does Zot take them).
+        if header == "" or credentials == ("", ""):
+            return None if is_read and self._anonymous_read else _unauthorized("log in to do this")
+        if credentials is None:
+            return _unauthorized("only Basic credentials are taken here")
+        is_right = await anyio.to_thread.run_sync(self._authenticator.verify, *credentials, limiter=self._checks)
+        return None if is_right else _unauthorized("wrong user name or password")
+
+
+def _unauthorized(message: str) -> Response:
+    return error_response(401, ErrorCode.UNAUTHORIZED, message, _CHALLENGE)
+
+
+def _credentials(header: str) -> tuple[str, str] | None:
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        username, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return (username, password) if colon else None
+
+
+def _challenging(send: Send) -> Send:
+    # Clients look at /v2/ to learn how to log in, even where reading needs no login.
+    async def send_with_challenge(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            challenge = [(name.encode(), value.encode()) for name, value in _CHALLENGE.items()]
+            message = {**message, "headers": [*message["headers"], *challenge]}
+        await send(message)
+
+    return send_with_challenge

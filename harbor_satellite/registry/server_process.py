@@ -1,0 +1,149 @@
+"""The process around the embedded registry: listening, announcing itself, stopping cleanly."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from starlette.types import ASGIApp
+
+    from harbor_satellite.registry.layout import LayoutRegistry
+
+_log: Final = logging.getLogger(__name__)
+_STOP_TIMEOUT_SECONDS: Final = 5
+_BACKLOG: Final = 512
+_PORT_MAX: Final = 65535
+_GARBAGE_INTERVAL_SECONDS: Final = 24 * 3600.0
+
+
+class RegistryServer:
+    """One HTTP server on one socket, which is bound at once: ``url`` is right before the first request.
+
+    Args:
+        app: what answers.
+        host: name or address to listen on; IPv6 without brackets.
+        port: 0 picks a free one.
+
+    Raises:
+        InvalidInputError: nobody can listen there.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+        self._socket: Final = _listen(host, port)
+        shown = f"[{host}]" if ":" in host else host
+        self.url: Final = f"http://{shown}:{self._socket.getsockname()[1]}"
+        """Where it listens."""
+        config = uvicorn.Config(
+            app,
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=_STOP_TIMEOUT_SECONDS,
+        )
+        self._server: Final = uvicorn.Server(config)
+
+    def run(self, on_listening: Callable[[str], None] | None = None) -> None:
+        """Serve until ``stop`` or, in the main thread, SIGTERM or SIGINT; requests under way get five seconds."""
+        # The socket queues connections already, so nobody who reads this line is turned away.
+        _log.info("listening on %s", self.url)
+        if on_listening is not None:
+            on_listening(self.url)
+        try:
+            with _surviving_signals():
+                self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+        _log.info("stopped listening on %s", self.url)
+
+    def stop(self) -> None:
+        """Make ``run`` return, from any thread."""
+        self._server.should_exit = True
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Read ``HOST:PORT``; an IPv6 host stands in brackets, port 0 means any free one.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    host, _, port = listen.rpartition(":")
+    is_literal = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_literal else host
+    is_port = port.isascii() and port.isdecimal() and int(port) <= _PORT_MAX
+    if not host or not is_port or (":" in host) != is_literal:
+        raise InvalidInputError(f"not an address to listen on (HOST:PORT): {listen[:200]!r}")
+    return host, int(port)
+
+
+def announce(url: str) -> None:
+    """Print the one line that whoever started this process waits for."""
+    sys.stdout.write(f"listening on {url}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def collecting_garbage(registry: LayoutRegistry, older_than_seconds: float) -> Iterator[None]:
+    """Collect a registry's garbage once a day, in a thread, as long as the context lasts."""
+    stopping = threading.Event()
+
+    def work() -> None:
+        while True:
+            try:
+                registry.garbage_collect(older_than_seconds)
+            except HarborSatelliteError as error:
+                _log.warning("garbage collection failed, next try in a day reason=%s", error)
+            if stopping.wait(_GARBAGE_INTERVAL_SECONDS):
+                return
+
+    thread = threading.Thread(target=work, name="registry-garbage", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        # The root will belong to somebody else soon; what is under way should not outlive that by much.
+        thread.join(_STOP_TIMEOUT_SECONDS)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # The protocol is said aloud (`create_server` does not): asyncio turns Nagle's algorithm off only for
+    # sockets that name TCP, and with it on, every small answer waits 40 ms for the client's acknowledgement.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise InvalidInputError(f"cannot listen on {host} port {port}: {error.strerror or error}") from error
+    return listener
+
+
+@contextmanager
+def _surviving_signals() -> Iterator[None]:
+    """Let uvicorn stop on a signal without its raising the signal again at this process afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = (signal.SIGTERM, signal.SIGINT)
+    before = {name: signal.signal(name, lambda _number, _frame: None) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

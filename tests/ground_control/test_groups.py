@@ -1,0 +1,233 @@
+"""Groups: sync, show, members, and what Prefect is told."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import select
+
+from harbor_satellite.ground_control.models import GroupArtifact, OutboxEvent
+
+if TYPE_CHECKING:
+    from tests.fixtures_ground_control import GroundControl
+
+DIGEST = "sha256:" + "a" * 64
+OTHER = "sha256:" + "b" * 64
+
+
+def sync(running: GroundControl, **changes: Any) -> Any:
+    artifact = {"repository": "acme/app", "tag": ["v1", "v2"], "labels": None, "type": "IMAGE", "digest": DIGEST}
+    body = {"group": "shop", "registry": "http://harbor.test", "artifacts": [artifact], **changes}
+    return running.admin.post("/api/groups/sync", json=body)
+
+
+def events(running: GroundControl) -> list[tuple[str, str, dict[str, str]]]:
+    with running.factory() as session:
+        rows = session.scalars(select(OutboxEvent).order_by(OutboxEvent.id))
+        return [(row.event, row.resource_id, row.payload) for row in rows]
+
+
+def test_sync_group_answers_with_the_original_s_row(ground_control: GroundControl) -> None:
+    response = sync(ground_control)
+
+    assert response.status_code == 200
+    body = response.json()
+    assert {"ID", "GroupName", "RegistryUrl", "Projects", "CreatedAt", "UpdatedAt"} <= set(body)
+    assert (body["GroupName"], body["RegistryUrl"], body["Projects"]) == ("shop", "http://harbor.test", ["acme"])
+
+
+def test_sync_group_replaces_the_whole_group(ground_control: GroundControl) -> None:
+    sync(ground_control)
+
+    sync(ground_control, artifacts=[{"repository": "tools/cli", "tag": ["new"]}])
+
+    shown = ground_control.admin.get("/api/groups/shop").json()
+    found = [(item["repository"], item["tag"], item["digest"]) for item in shown["artifacts"]]
+    assert found == [("tools/cli", ["new"], "")]
+    assert shown["Projects"] == ["tools"]
+
+
+def test_sync_group_empty_is_a_group(ground_control: GroundControl) -> None:
+    assert sync(ground_control, artifacts=[]).status_code == 200
+    assert ground_control.admin.get("/api/groups/shop").json()["artifacts"] == []
+
+
+def test_sync_group_keeps_what_was_said(ground_control: GroundControl) -> None:
+    artifacts = [
+        {"repository": "acme/app", "tag": ["v1"], "labels": ["edge", "\u0000"], "digest": DIGEST, "type": "IMAGE"},
+        {"repository": "acme/app", "tag": [], "labels": {"a": "ü"}, "digest": OTHER, "deleted": True},
+    ]
+    sync(ground_control, artifacts=artifacts, expires_after_seconds=3600)
+
+    shown = ground_control.admin.get("/api/groups/shop").json()
+
+    assert shown["expires_after_seconds"] == 3600
+    assert shown["artifacts"] == [
+        {**artifacts[1], "type": "IMAGE"},
+        {**artifacts[0], "deleted": False},
+    ]
+
+
+def test_sync_group_without_registry_means_the_source(ground_control: GroundControl) -> None:
+    assert sync(ground_control, registry="").json()["RegistryUrl"] == "http://source.test:5000"
+
+
+def test_sync_group_ten_at_once_leaves_one_whole_group(ground_control: GroundControl) -> None:
+    def sync_number(number: int) -> int:
+        artifacts = [{"repository": f"acme/app{number}-{index}", "tag": ["v1"]} for index in range(5)]
+        status: int = sync(ground_control, artifacts=artifacts).status_code
+        return status
+
+    with ThreadPoolExecutor(10) as pool:
+        statuses = list(pool.map(sync_number, range(10)))
+
+    assert statuses == [200] * 10
+    with ground_control.factory() as session:
+        repositories = session.scalars(select(GroupArtifact.repository)).all()
+    assert len(repositories) == 5
+    assert len({repository.partition("-")[0] for repository in repositories}) == 1
+
+
+def artifact(**values: Any) -> dict[str, Any]:
+    return {"artifacts": [{"repository": "acme/app", "tag": ["v1"], **values}]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"group": "../../etc"}, id="group escapes"),
+        pytest.param({"group": ""}, id="group empty"),
+        pytest.param({"group": "Shop"}, id="group upper case"),
+        pytest.param({"group": "x" * 129}, id="group long"),
+        pytest.param({"group": "shop\u0000"}, id="group nul"),
+        pytest.param(artifact(repository="../etc/passwd"), id="repository escapes"),
+        pytest.param(artifact(repository="acme//app"), id="repository empty part"),
+        pytest.param(artifact(repository=""), id="repository empty"),
+        pytest.param(artifact(tag=["v 1"]), id="tag with space"),
+        pytest.param(artifact(tag=["../v1"]), id="tag escapes"),
+        pytest.param(artifact(tag="v1"), id="tag not a list"),
+        pytest.param(artifact(digest="sha256:12"), id="digest short"),
+        pytest.param(artifact(tag=[]), id="neither tag nor digest"),
+        pytest.param(artifact(type="x" * 65), id="type long"),
+        pytest.param({"registry": "ftp://host"}, id="registry scheme"),
+        pytest.param({"registry": "http://user:pw@host"}, id="registry with password"),
+        pytest.param({"registry": "http://host/path"}, id="registry with path"),
+        pytest.param({"expires_after_seconds": 0}, id="expiry zero"),
+        pytest.param({"expires_after_seconds": 10**30}, id="expiry huge"),
+        pytest.param(
+            {
+                "artifacts": [
+                    {"repository": "acme/app", "tag": ["v1"], "digest": DIGEST},
+                    {"repository": "acme/app", "tag": ["v1"], "digest": OTHER},
+                ]
+            },
+            id="tag twice",
+        ),
+    ],
+)
+def test_sync_group_bad_value_is_refused_and_changes_nothing(
+    ground_control: GroundControl, changes: dict[str, Any]
+) -> None:
+    response = sync(ground_control, **changes)
+
+    assert response.status_code == 400
+    assert response.json()["code"] == 400
+    assert ground_control.admin.get("/api/groups").json() == []
+    assert events(ground_control) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'"\\ud800"', b"[" * 100_000], ids=lambda raw: repr(raw[:8])
+)
+def test_sync_group_body_not_json_is_refused(ground_control: GroundControl, content: bytes) -> None:
+    response = ground_control.admin.post(
+        "/api/groups/sync", content=content, headers={"Content-Type": "application/json"}
+    )
+
+    assert response.status_code == 400
+    assert response.json()["code"] == 400
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["announced", "chunked"])
+def test_sync_group_body_too_large_is_refused(ground_control: GroundControl, chunked: bool) -> None:  # noqa: FBT001
+    piece = b" " * 1024 * 1024
+
+    response = ground_control.admin.post(
+        "/api/groups/sync",
+        content=(piece for _ in range(11)) if chunked else piece * 11,
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert response.status_code == 413
+    assert response.json()["code"] == 413
+
+
+def test_list_groups_gives_all_by_name(ground_control: GroundControl) -> None:
+    for name in ("ops", "shop", "base"):
+        ground_control.sync_group(name, "acme/app")
+
+    assert [group["GroupName"] for group in ground_control.admin.get("/api/groups").json()] == ["base", "ops", "shop"]
+
+
+@pytest.mark.parametrize(("name", "status"), [("nope", 404), ("..%2f..%2fetc", 404), ("Nope", 400)])
+def test_show_group_unknown(ground_control: GroundControl, name: str, status: int) -> None:
+    assert ground_control.admin.get(f"/api/groups/{name}").status_code == status
+
+
+def test_delete_group_takes_it_from_its_satellites(ground_control: GroundControl) -> None:
+    ground_control.sync_group("shop", "acme/app")
+    ground_control.register("edge-1", "shop")
+
+    response = ground_control.admin.delete("/api/groups/shop")
+
+    assert (response.status_code, response.json()) == (200, {})
+    assert ground_control.admin.get("/api/groups/shop").status_code == 404
+    assert ground_control.admin.get("/api/satellites/edge-1").json()["groups"] == []
+    assert ground_control.admin.delete("/api/groups/shop").status_code == 404
+
+
+def test_add_and_remove_satellite_again_is_fine(ground_control: GroundControl) -> None:
+    ground_control.sync_group("shop", "acme/app")
+    ground_control.register("edge-1")
+    body = {"satellite": "edge-1", "group": "shop"}
+
+    added = [ground_control.admin.post("/api/groups/satellite", json=body) for _ in range(2)]
+    members = ground_control.admin.get("/api/groups/shop/satellites").json()
+    removed = [ground_control.admin.request("DELETE", "/api/groups/satellite", json=body) for _ in range(2)]
+
+    assert [response.status_code for response in (*added, *removed)] == [200] * 4
+    assert all(response.json()["message"] for response in (*added, *removed))
+    assert [member["Name"] for member in members] == ["edge-1"]
+    assert ground_control.admin.get("/api/groups/shop/satellites").json() == []
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+@pytest.mark.parametrize(
+    ("satellite", "group", "status"),
+    [("nope", "shop", 404), ("edge-1", "nope", 404), ("../edge", "shop", 400), ("edge-1", "../shop", 400)],
+)
+def test_membership_of_what_is_not_there(
+    ground_control: GroundControl, method: str, satellite: str, group: str, status: int
+) -> None:
+    ground_control.sync_group("shop", "acme/app")
+    ground_control.register("edge-1")
+
+    response = ground_control.admin.request(
+        method, "/api/groups/satellite", json={"satellite": satellite, "group": group}
+    )
+
+    assert response.status_code == status
+
+
+def test_every_change_is_told_to_prefect_in_the_same_transaction(ground_control: GroundControl) -> None:
+    ground_control.sync_group("shop", "acme/app")
+    ground_control.register("edge-1")
+    body = {"satellite": "edge-1", "group": "shop"}
+    ground_control.admin.post("/api/groups/satellite", json=body)
+    ground_control.admin.request("DELETE", "/api/groups/satellite", json=body)
+
+    group = ("harbor-satellite.group.changed", "harbor-satellite.group.shop", {"group": "shop"})
+    fleet = ("harbor-satellite.fleet.changed", "harbor-satellite.satellite.edge-1", {"satellite": "edge-1"})
+    assert events(ground_control) == [group, fleet, group, fleet, group, fleet]

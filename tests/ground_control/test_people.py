@@ -1,0 +1,221 @@
+"""People: login, sessions, lockout, users."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from harbor_satellite.ground_control.models import UserSession
+from tests.fixtures_ground_control import ADMIN_PASSWORD
+
+if TYPE_CHECKING:
+    from tests.fixtures_ground_control import GroundControl
+
+PASSWORD = "Another-Pass-1"
+
+
+def login(running: GroundControl, username: str = "admin", password: str = ADMIN_PASSWORD) -> httpx.Response:
+    return running.anonymous.post("/login", json={"username": username, "password": password})
+
+
+def get(running: GroundControl, token: str) -> int:
+    return running.anonymous.get("/api/groups", headers={"Authorization": f"Bearer {token}"}).status_code
+
+
+def make_user(running: GroundControl, username: str = "ops") -> httpx.Response:
+    return running.admin.post("/api/users", json={"username": username, "password": PASSWORD})
+
+
+def test_login_gives_a_session_until_it_ends(ground_control: GroundControl) -> None:
+    response = login(ground_control)
+
+    assert response.status_code == 200
+    token = response.json()["token"]
+    assert len(token) == 88
+    assert get(ground_control, token) == 200
+    with ground_control.factory() as session:
+        assert token not in session.scalars(select(UserSession.token_hash)).all()
+    ground_control.clock.advance(hours=24, seconds=1)
+    assert get(ground_control, token) == 401
+
+
+def test_logout_ends_the_session(ground_control: GroundControl) -> None:
+    token = login(ground_control).json()["token"]
+
+    response = ground_control.anonymous.post("/api/logout", headers={"Authorization": f"Bearer {token}"})
+
+    assert response.status_code == 204
+    assert get(ground_control, token) == 401
+
+
+def test_login_wrong_unknown_and_locked_look_the_same(ground_control: GroundControl) -> None:
+    wrong = [login(ground_control, password="Wrong-Pass-1") for _ in range(5)]
+    locked = login(ground_control)
+    unknown = login(ground_control, username="nobody")
+
+    answers = [(answer.status_code, answer.json()) for answer in (*wrong, locked, unknown)]
+    assert answers == [(401, {"message": "invalid credentials", "code": 401})] * 7
+
+
+def test_lock_ends_after_five_minutes(ground_control: GroundControl) -> None:
+    for _ in range(5):
+        login(ground_control, password="Wrong-Pass-1")
+    ground_control.clock.advance(minutes=4)
+    assert login(ground_control).status_code == 401
+    ground_control.clock.advance(minutes=2)
+
+    assert login(ground_control, password="Wrong-Pass-1").status_code == 401
+    assert login(ground_control).status_code == 200
+
+
+def test_good_login_forgets_failures(ground_control: GroundControl) -> None:
+    for _ in range(2):
+        for _ in range(4):
+            login(ground_control, password="Wrong-Pass-1")
+        assert login(ground_control).status_code == 200
+
+
+def test_basic_auth_locks_as_well(ground_control: GroundControl) -> None:
+    def ask(password: str) -> int:
+        return ground_control.anonymous.get("/api/groups", auth=("admin", password)).status_code
+
+    assert ask(ADMIN_PASSWORD) == 200
+    assert [ask("Wrong-Pass-1") for _ in range(5)] == [401] * 5
+    assert ask(ADMIN_PASSWORD) == 401
+    assert login(ground_control).status_code == 401
+
+
+def test_login_guessing_on_is_told_to_wait(ground_control: GroundControl) -> None:
+    answers = [login(ground_control, "nobody", "x").status_code for _ in range(21)]
+
+    assert answers == [401] * 20 + [429]
+    assert login(ground_control).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"username": "admin"}, {"username": 1, "password": "x"}, [], {"username": "a", "password": "x" * 2000}],
+    ids=repr,
+)
+def test_login_bad_body_is_refused_without_repeating_it(ground_control: GroundControl, body: Any) -> None:
+    response = ground_control.anonymous.post("/login", json=body)
+
+    assert (response.status_code, response.json()["code"]) == (400, 400)
+    assert "xxx" not in response.text
+
+
+@pytest.mark.parametrize(
+    "username", ["nul\u0000", "a:b", "ü", "x" * 1000, " ", ""], ids=["nul", "colon", "umlaut", "long", "blank", "none"]
+)
+def test_login_odd_name_is_an_unknown_one(ground_control: GroundControl, username: str) -> None:
+    assert login(ground_control, username).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Basic",
+        "Basic !!!",
+        "Basic YWRtaW4=",
+        "Bearer",
+        "Bearer x",
+        "Bearer " + "x" * 9000,
+        "Digest x",
+        "Basic /w==",
+    ],
+    ids=lambda header: header[:12] or "none",
+)
+def test_api_without_a_caller_is_refused(ground_control: GroundControl, header: str) -> None:
+    response = ground_control.anonymous.get("/api/groups", headers={"Authorization": header})
+
+    assert (response.status_code, response.json()["code"]) == (401, 401)
+
+
+def test_users_come_and_go(ground_control: GroundControl) -> None:
+    created = make_user(ground_control)
+
+    assert created.status_code == 201
+    assert set(created.json()) == {"id", "username", "role", "created_at"}
+    assert created.json()["role"] == "admin"
+    assert [user["username"] for user in ground_control.admin.get("/api/users").json()] == ["ops"]
+    assert ground_control.admin.get("/api/users/ops").status_code == 200
+    assert make_user(ground_control).status_code == 409
+    assert ground_control.admin.delete("/api/users/ops").status_code == 204
+    assert ground_control.admin.get("/api/users/ops").status_code == 404
+    assert ground_control.admin.delete("/api/users/ops").status_code == 404
+
+
+def test_system_administrator_is_neither_shown_nor_deleted(ground_control: GroundControl) -> None:
+    assert ground_control.admin.get("/api/users/admin").status_code == 404
+    assert ground_control.admin.delete("/api/users/admin").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [
+        ("admin", PASSWORD),
+        ("", PASSWORD),
+        ("a b", PASSWORD),
+        ("ops", "Short-1"),
+        ("ops", "no-upper-case-1"),
+        ("ops", "NO-LOWER-CASE-1"),
+        ("ops", "No-Digit-Here"),
+        ("ops", "Aa1" + "x" * 126),
+    ],
+)
+def test_create_user_bad_value_is_refused(ground_control: GroundControl, username: str, password: str) -> None:
+    response = ground_control.admin.post("/api/users", json={"username": username, "password": password})
+
+    assert response.status_code == 400
+    assert password not in response.text
+
+
+def test_admin_may_not_manage_users_or_delete_groups(ground_control: GroundControl) -> None:
+    make_user(ground_control)
+    ground_control.sync_group("shop", "acme/app")
+    auth = httpx.BasicAuth("ops", PASSWORD)
+
+    def ask(method: str, path: str, body: dict[str, str] | None = None) -> int:
+        return ground_control.anonymous.request(method, path, json=body, auth=auth).status_code
+
+    assert ask("GET", "/api/groups") == 200
+    assert ask("POST", "/api/users", {"username": "more", "password": PASSWORD}) == 403
+    assert ask("DELETE", "/api/users/ops") == 403
+    assert ask("PATCH", "/api/users/admin/password", {"new_password": PASSWORD}) == 403
+    assert ask("DELETE", "/api/groups/shop") == 403
+
+
+def test_change_own_password_ends_all_sessions(ground_control: GroundControl) -> None:
+    make_user(ground_control)
+    token = login(ground_control, "ops", PASSWORD).json()["token"]
+
+    def change(current: str, new: str) -> int:
+        return ground_control.anonymous.patch(
+            "/api/users/password",
+            json={"current_password": current, "new_password": new},
+            headers={"Authorization": f"Bearer {token}"},
+        ).status_code
+
+    assert change("Wrong-Pass-1", "New-Password-1") == 401
+    assert change(PASSWORD, "weak") == 400
+    assert change(PASSWORD, "New-Password-1") == 204
+    assert get(ground_control, token) == 401
+    assert login(ground_control, "ops", PASSWORD).status_code == 401
+    assert login(ground_control, "ops", "New-Password-1").status_code == 200
+
+
+def test_reset_password_lifts_a_lock(ground_control: GroundControl) -> None:
+    make_user(ground_control)
+    for _ in range(5):
+        login(ground_control, "ops", "Wrong-Pass-1")
+
+    response = ground_control.admin.patch("/api/users/ops/password", json={"new_password": "New-Password-1"})
+
+    assert response.status_code == 204
+    assert login(ground_control, "ops", "New-Password-1").status_code == 200
+    missing = ground_control.admin.patch("/api/users/nope/password", json={"new_password": "New-Password-1"})
+    assert missing.status_code == 404
