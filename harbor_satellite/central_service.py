@@ -81,6 +81,7 @@ def prefect_environment(data_dir: Path) -> dict[str, str]:
         "PREFECT_HOME": str(data_dir / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "30",
+        "PREFECT_SERVER_API_BLOCKS_REGISTER_ON_START": "false",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",

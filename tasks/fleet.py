@@ -143,9 +143,8 @@ def remove_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str
             if name in wanted:
                 continue
             client.delete_deployment(deployment.id)
-            if deployment.work_pool_name == work_pool_name(SatelliteName(name)):
-                with contextlib.suppress(ObjectNotFound):
-                    client.delete_work_pool(deployment.work_pool_name)
+            with contextlib.suppress(ObjectNotFound):
+                client.delete_work_pool(work_pool_name(SatelliteName(name)))
             get_run_logger().info("removed deployment satellite=%s", name)
             removed.append(name)
     return tuple(removed)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -18,108 +14,30 @@ import httpx
 import pytest
 import uvicorn
 from pydantic import SecretStr
-from sqlalchemy import text
 
 from harbor_satellite.ground_control import users
 from harbor_satellite.ground_control.app import AppOptions, create_app
-from harbor_satellite.ground_control.context import Context
 from harbor_satellite.ground_control.database import SessionFactory, make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.models import Base, User
 from harbor_satellite.ground_control.sources import HarborSource, OciSource, Source
 from harbor_satellite.harbor.client import HarborClient
 from tests.fakes.harbor import FakeHarbor
 from tests.fakes.harbor_accounts import ADMIN
+from tests.ground_control.postgres import PostgresServer, running_postgres, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from harbor_satellite.ground_control.context import Context
 
 ADMIN_PASSWORD = "Ground-Control-1"
 SOURCE_URL = "http://source.test:5000"
 
 
-# -- PostgreSQL ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PostgresServer:
-    """A server that ends with the test session, reached through a unix socket."""
-
-    socket_dir: Path
-    username: str
-
-    def url(self, database: str) -> str:
-        return f"postgresql://{self.username}@/{database}?host={self.socket_dir}"
-
-    def execute(self, statement: str) -> None:
-        engine = make_engine(self.url("postgres")).execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-        engine.dispose()
-
-
-def _postgres_binaries() -> Path | None:
-    found = shutil.which("initdb")
-    candidates = [Path(found).resolve().parent] if found else []
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((each for each in candidates if (each / "postgres").exists() and (each / "initdb").exists()), None)
-
-
-def _unprivileged() -> dict[str, Any]:
-    """PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return {}
-    for name in ("postgres", "nobody"):
-        if subprocess.run(["id", name], capture_output=True, check=False).returncode == 0:
-            return {"user": name, "group": None, "extra_groups": []}
-    pytest.skip("PostgreSQL: running as root, and there is no user postgres or nobody")
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    binaries = _postgres_binaries()
-    if binaries is None:
-        pytest.skip("PostgreSQL: no initdb on PATH or below /usr/lib/postgresql")
-    drop = _unprivileged()
-    drop.pop("group", None)
-    with tempfile.TemporaryDirectory(prefix="hs-pg-", dir="/tmp") as name:  # noqa: S108 - a socket's path is short
-        root = Path(name)
-        if drop:
-            shutil.chown(root, drop["user"])
-        data = root / "data"
-        quiet: dict[str, Any] = {"cwd": root, "check": True, "capture_output": True, **drop}
-        subprocess.run(
-            [binaries / "initdb", "-D", data, "-U", "hs", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"], **quiet
-        )
-        settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "listen_addresses=", "jit=off"]
-        settings += [f"unix_socket_directories={root}", "shared_buffers=32MB", "max_connections=120"]
-        options = [part for setting in settings for part in ("-c", setting)]
-        with (root / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [binaries / "postgres", "-D", data, *options], cwd=root, stdout=log, stderr=log, **drop
-            )
-        try:
-            _wait_for(lambda: (root / ".s.PGSQL.5432").exists() and _accepts(binaries, root), "PostgreSQL")
-            yield PostgresServer(root, "hs")
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _accepts(binaries: Path, root: Path) -> bool:
-    command = [binaries / "psql", "-h", root, "-U", "hs", "-c", "SELECT 1", "postgres"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not start within {seconds} s")
-        time.sleep(0.02)
+    with running_postgres() as server:
+        yield server
 
 
 # -- both databases -----------------------------------------------------------------------------------------------
@@ -179,7 +97,7 @@ def serve(app: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        _wait_for(lambda: server.started or not thread.is_alive(), "uvicorn")
+        wait_for(lambda: server.started or not thread.is_alive(), "uvicorn")
         assert server.started, "the app did not start"
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:

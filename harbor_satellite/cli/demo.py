@@ -26,16 +26,18 @@ def demo(
     """Show the whole loop on this machine: everything real, everything local, nothing left behind."""
     console = Console()
     extra = tuple(Reference.parse(item) for item in image or ())
-    with tempfile.TemporaryDirectory(prefix="harbor-satellite-demo-", ignore_cleanup_errors=True) as temporary:
-        with DemoStack(folder or Path(temporary)) as stack:
-            try:
-                Story(stack, console).tell(extra)
-            except HarborSatelliteError as error:
-                console.print(f"[red]✗[/red] {error}", highlight=False)
-                console.print(f"  {error.diagnostics()}", highlight=False)
-                raise typer.Exit(1) from error
-            if keep:
-                _keep(stack, console)
+    with (
+        tempfile.TemporaryDirectory(prefix="harbor-satellite-demo-", ignore_cleanup_errors=True) as temporary,
+        DemoStack(folder or Path(temporary)) as stack,
+    ):
+        try:
+            Story(stack, console).tell(extra)
+        except HarborSatelliteError as error:
+            console.print(f"[red]✗[/red] {error}", highlight=False, markup=True)
+            console.print(f"  {error.diagnostics()}", highlight=False)
+            raise typer.Exit(1) from error
+        if keep:
+            _keep(stack, console)
 
 
 def _keep(stack: DemoStack, console: Console) -> None:

@@ -54,8 +54,9 @@ class Story:
         stack, started = self.stack, time.monotonic()
         centre = stack.start_centre()
         stack.start_registries()
+        addresses = stack.addresses
         self._say(
-            f"two registries ({stack.registry_kind}): centre {stack.addresses.central_registry}, site {stack.addresses.local_registry}"
+            f"centre's registry {addresses.central_registry}, site's {addresses.local_registry} ({stack.registry_kind})"
         )
         central = stack.central()
         held = self._make_images(central)
@@ -93,8 +94,8 @@ class Story:
         self._say("moved the tag acme/till:stable at the centre")
         self._follow(operator, edge, held, {}, "tag moved")
 
-        gone = ("acme/kiosk", "v1")
-        removed = {gone: held.pop(gone)}
+        gone: tuple[str, str] = ("acme/kiosk", "v1")
+        removed: Images = {gone: held.pop(gone)}
         operator.sync_group(GROUP, registry, held)
         self._say("removed acme/kiosk:v1 at the centre")
         self._follow(operator, edge, held, removed, "image removed")

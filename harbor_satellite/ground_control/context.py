@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.errors import RemoteError
 from harbor_satellite.ground_control.database import reading
 from harbor_satellite.ground_control.registration import SiteAddresses
 from harbor_satellite.ground_control.throttle import FailureThrottle
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from harbor_satellite.ground_control.sources import Source
 
 BODY_MAX_BYTES: Final = 10 * 1024 * 1024
+_QUEUED_SOURCE_CALLS: Final = 24  # fewer than threads: while the source hangs, reports must still get through
 _CONCURRENT_SOURCE_CALLS: Final = 8  # fewer than database connections: a slow source must not take them all
 
 
@@ -69,6 +71,7 @@ class Context:
     monotonic: Callable[[], float] = time.monotonic
     password_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=20))
     secret_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=60))
+    _source_queue: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_QUEUED_SOURCE_CALLS))
     _source_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_CONCURRENT_SOURCE_CALLS))
 
     @property
@@ -96,8 +99,13 @@ class Context:
     @contextmanager
     def writing_with_source(self) -> Iterator[Session]:
         """Do the same for a transaction that asks the source in its middle: only a few at a time."""
-        with self._source_slots, self.factory.begin() as session:
-            yield session
+        if not self._source_queue.acquire(blocking=False):
+            raise RemoteError("too many requests wait for the source", retryable=True, retry_after_seconds=5)
+        try:
+            with self._source_slots, self.factory.begin() as session:
+                yield session
+        finally:
+            self._source_queue.release()
 
     def note_secret_failure(self, key: Hashable) -> int | None:
         """Count a wrong token or satellite secret; return when to come again, if that is not now."""

@@ -5,9 +5,11 @@ What must not live here: queries about the domain, and where the URL comes from.
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from contextlib import contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from alembic import command
 from alembic.config import Config
@@ -27,6 +29,8 @@ SessionFactory = sessionmaker[Session]
 
 _READ_ONLY: Final = "harbor_satellite_read_only"
 _BUSY_TIMEOUT_SECONDS: Final = 30
+_WAL_ATTEMPTS: Final = 200
+_WAL_PAUSE_SECONDS: Final = 0.05
 _POOL_SIZE: Final = 10  # connections a replica keeps
 _POOL_OVERFLOW: Final = 30  # together as many as FastAPI has threads: no handler waits for a connection
 _MIGRATION_LOCK: Final = 0x6861_7262_7361_74  # "harbsat": one number for every replica
@@ -145,11 +149,10 @@ def _sqlite_engine(url: URL) -> Engine:
     )
 
     @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: object) -> None:
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
         # Python's driver must not begin transactions on its own: it begins them too late for a safe read-then-write.
         connection.isolation_level = None
-        for pragma in _pragmas():
-            connection.execute(pragma).close()
+        _configure_sqlite(connection)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -160,8 +163,17 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _pragmas() -> Iterator[str]:
-    yield f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_SECONDS * 1000}"
-    yield "PRAGMA journal_mode = WAL"
-    yield "PRAGMA synchronous = FULL"  # a token that was claimed stays claimed through a power cut
-    yield "PRAGMA foreign_keys = ON"
+def _configure_sqlite(connection: sqlite3.Connection) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_SECONDS * 1000}")
+    connection.execute("PRAGMA synchronous = FULL")  # a token that was claimed stays claimed through a power cut
+    connection.execute("PRAGMA foreign_keys = ON")
+    for attempt in range(_WAL_ATTEMPTS):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            # SQLite does not wait here, though it does everywhere else: two first openers collide.
+            if attempt == _WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(_WAL_PAUSE_SECONDS)
+        else:
+            return

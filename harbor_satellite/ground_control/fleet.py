@@ -60,7 +60,7 @@ class GroupSpec:
     """Sorted by repository and tags."""
     expires_after_seconds: int | None
     generation: int
-    """The last one published; 0 before the first."""
+    """The last one published under this name; 0 before the first."""
     published: StateArtifact | None
     published_digest: Digest | None
 
@@ -104,7 +104,7 @@ def group_spec(session: Session, name: str) -> GroupSpec:
         registry=group.source_registry,
         entries=groups.entries_of(session, group),
         expires_after_seconds=group.expires_after_seconds,
-        generation=last.generation if last else 0,
+        generation=last.generation if last else group.generation_floor,
         published=parse_state_artifact(last.content.encode(), None, what) if last else None,
         published_digest=Digest.parse(last.digest) if last else None,
     )

@@ -6,12 +6,19 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harbor_satellite.errors import InvalidInputError, NotFoundError
 from harbor_satellite.ground_control import outbox
-from harbor_satellite.ground_control.models import Group, GroupArtifact, Satellite, SatelliteGroup
+from harbor_satellite.ground_control.models import (
+    Group,
+    GroupArtifact,
+    GroupState,
+    RetiredGroup,
+    Satellite,
+    SatelliteGroup,
+)
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference, check_repository, check_tag
 from harbor_satellite.state.names import group_name, satellite_name
@@ -148,6 +155,12 @@ def projects_of(session: Session, group_ids: Collection[int]) -> dict[int, list[
     return {group_id: sorted(projects) for group_id, projects in found.items()}
 
 
+def last_generation(session: Session, group: Group) -> int:
+    """Return the last generation published under a group's name, before a deletion too; 0 if there is none."""
+    newest = session.scalar(select(func.max(GroupState.generation)).where(GroupState.group_id == group.id))
+    return max(newest or 0, group.generation_floor)
+
+
 def delete_group(session: Session, name: str, now: datetime) -> None:
     """Delete a group; its satellites lose its artifacts with their next state.
 
@@ -156,6 +169,7 @@ def delete_group(session: Session, name: str, now: datetime) -> None:
     """
     group = show_group(session, name)
     members = satellites_of(session, group)
+    session.merge(RetiredGroup(name=name, generation=last_generation(session, group)))
     session.delete(group)
     outbox.enqueue_group_changed(session, name, now)
     for satellite in members:
@@ -214,7 +228,15 @@ def _satellite(session: Session, name: str) -> Satellite:
 
 def _locked_or_new(session: Session, name: str, registry: str, now: datetime) -> Group:
     # Two first syncs at once: one inserts, the other waits for it and then replaces.
-    _insert_or_ignore(session, Group, {"name": name, "source_registry": registry, "created_at": now, "updated_at": now})
+    retired = session.get(RetiredGroup, name)
+    values = {
+        "name": name,
+        "source_registry": registry,
+        "generation_floor": retired.generation if retired else 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    _insert_or_ignore(session, Group, values)
     return session.scalars(select(Group).where(Group.name == name).with_for_update()).one()
 
 

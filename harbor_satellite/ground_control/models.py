@@ -130,8 +130,18 @@ class Group(Base):
     # SQLAlchemy keeps the name "registry" for itself.
     source_registry: Mapped[str] = mapped_column("registry", String(512))  # where its artifacts are pulled from
     expires_after_seconds: Mapped[int | None]  # how long a published state may be acted on; null: for ever
+    generation_floor: Mapped[int]  # the last generation of a deleted group of this name; sites may remember it
     created_at: Mapped[Moment]
     updated_at: Mapped[Moment]
+
+
+class RetiredGroup(Base):
+    """How far a deleted group had come: sites refuse generations that go back, so a new one must go on."""
+
+    __tablename__ = "retired_groups"
+
+    name: Mapped[Name] = mapped_column(primary_key=True)
+    generation: Mapped[int]
 
 
 class GroupArtifact(Base):

@@ -62,7 +62,7 @@ def claim(
     # 1 The satellite's row is the lock: claims of one satellite come one after another, and never beside a deletion.
     found = _find(session, token)
     # 2 One statement decides who wins.
-    if not _consume(session, found, claim_key, now) and not _may_repeat(session, found, claim_key, now):
+    if not _consume(session, found, claim_key, now) and not _may_repeat(session, found, claim_key):
         raise _refused(found, now)
     # 3 Only the winner, or the winner again, gets here.
     satellite = session.get_one(Satellite, found.satellite_id)
@@ -97,10 +97,11 @@ def _consume(session: Session, found: RegistrationToken, claim_key: SecretStr | 
     return session.scalar(statement) is not None
 
 
-def _may_repeat(session: Session, found: RegistrationToken, claim_key: SecretStr | None, now: datetime) -> bool:
+def _may_repeat(session: Session, found: RegistrationToken, claim_key: SecretStr | None) -> bool:
     if claim_key is None or not verify_token(claim_key, found.claim_key_hash):
         return False
-    if found.revoked_at is not None or found.expires_at <= now:
+    # Not its expiry: that ends waiting for a site, and this one has come.
+    if found.revoked_at is not None:
         return False
     credential = credentials.current_credential(session, session.get_one(Satellite, found.satellite_id))
     return credential is not None and credential.first_used_at is None

@@ -15,6 +15,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from harbor_satellite.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
+from harbor_satellite.ground_control.database import reading
 from harbor_satellite.ground_control.models import LoginAttempts, User, UserSession
 from harbor_satellite.ground_control.passwords import check_password, hash_password, verify_password
 from harbor_satellite.ground_control.tokens import hash_token, mint_session_token
@@ -149,16 +150,20 @@ def authenticate(
     Raises:
         AuthenticationError: unknown user, wrong password or locked; the message is the same for all three.
     """
-    with factory.begin() as session:
+    with reading(factory) as session:
         user = _find(session, username)
     # Hashing takes long and must not hold a transaction; an unknown user costs as much as a known one.
     is_right = verify_password(password, user.password_hash if user else None)
-    is_allowed = False
-    if user is not None:
+    if user is None:
+        raise AuthenticationError("invalid credentials")
+    with reading(factory) as session:
+        has_failed_before = session.get(LoginAttempts, user.id) is not None
+    # The usual case, a right password and nothing before it, writes nothing.
+    if not is_right or has_failed_before:
         with factory.begin() as session:
             is_allowed = _note_attempt(session, user.id, policy, now, succeeded=is_right)
-    if user is None or not is_allowed:
-        raise AuthenticationError("invalid credentials")
+        if not is_allowed:
+            raise AuthenticationError("invalid credentials")
     return Principal(user.id, user.username, user.role)
 
 

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MAX_BYTES: Final = 1024 * 1024  # bytes
 PAGE_SIZE: Final = 100  # Harbor refuses more with 422, and -1 makes its paging endless
+_PAGES_MAX: Final = 1000
 _API: Final = "/api/v2.0"
 _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _LONGEST_MESSAGE: Final = 300  # characters of a peer's words that go into ours
@@ -140,17 +141,18 @@ class HarborClient:
         Raises:
             RemoteError: see ``request``; UntrustedDataError: the listing is not a list of objects.
         """
-        seen, page = 0, 1
-        while True:
+        seen = 0
+        for page in range(1, _PAGES_MAX + 1):
             query = {**(params or {}), "page": page, "page_size": PAGE_SIZE}
             answer = self.request("GET", path, expected={200}, params=query)
             found = answer.document or []
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
                 raise UntrustedDataError(f"GET {path} at {self.url}: not a list of objects")
             yield from found
-            seen, page = seen + len(found), page + 1
+            seen += len(found)
             if len(found) < PAGE_SIZE or (answer.total_count is not None and seen >= answer.total_count):
                 return
+        raise UntrustedDataError(f"GET {path} at {self.url}: more than {_PAGES_MAX} pages")
 
     def check(self) -> None:
         """Raise ``RemoteError`` unless Harbor is up and healthy; it says so in the body, never in the status."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
-    from harbor_satellite.registry.api import Registry
+    from harbor_satellite.registry.api import ManifestContent, Registry
 
 BLOB_WORKERS: Final = 4
 """Blobs of one artifact on their way at once."""
@@ -117,17 +117,20 @@ class Copier:
 
     def _manifest(self, repository: str, digest: Digest) -> FoundManifest:
         what = f"{self.source.name}/{repository}@{digest}"
-        is_local = self.target.manifest_head(repository, str(digest)) is not None
-        if is_local:
-            try:
-                content = self.target.manifest_get(repository, str(digest))
-            except DigestMismatchError:
-                is_local = False  # damaged at the site: take it from the source again
-        if not is_local:
+        content = self._local_manifest(repository, digest)
+        is_local = content is not None
+        if content is None:
             content = self.source.manifest_get(repository, str(digest))
             self.on_bytes(len(content.raw))
-        digest.verify(content.raw, what)
         return FoundManifest(digest, content, parse_manifest(content.raw, content.media_type, what), is_local)
+
+    def _local_manifest(self, repository: str, digest: Digest) -> ManifestContent | None:
+        if self.target.manifest_head(repository, str(digest)) is None:
+            return None
+        try:
+            return self.target.manifest_get(repository, str(digest))
+        except DigestMismatchError:
+            return None  # damaged at the site: take it from the source again
 
     def _plan_blobs(self, repository: str, closure: Closure) -> tuple[Descriptor, ...]:
         # A registry's word for a manifest is no proof of its blobs (Zot takes some without), so each is asked for.

@@ -18,7 +18,6 @@ from harbor_satellite.errors import DigestMismatchError, HarborSatelliteError
 from harbor_satellite.oci.descriptor import MANIFEST_MAX_BYTES, Descriptor, Manifest
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import check_tag, reference_kind
-from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.layout_blobs import LayoutBlobStream
 from harbor_satellite.registry.layout_files import storage_errors
 from harbor_satellite.registry.layout_garbage import collect_garbage
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from harbor_satellite.registry.api import ManifestContent
     from harbor_satellite.registry.layout_uploads import UploadWriter
 
 GARBAGE_MIN_AGE_SECONDS: Final = 24 * 3600.0
@@ -234,14 +234,16 @@ class LayoutRegistry:
             if manifest is not None and manifest.subject is not None and manifest.subject.digest == digest
         )
 
-    def garbage_collect(self, older_than_seconds: float = GARBAGE_MIN_AGE_SECONDS) -> int:
+    def garbage_collect(
+        self, older_than_seconds: float = GARBAGE_MIN_AGE_SECONDS, untagged_older_than_seconds: float | None = None
+    ) -> int:
         """Remove blobs that no listed manifest reaches and that are older; returns the bytes freed.
 
-        Untagged manifests are listed, so they and what they reach stay; delete them by digest first.
+        Manifests that no tag reaches are listed, so they and what they reach stay, unless their age is given.
         """
         with self._mutex:
             layouts = list(self._layouts.values())
-        return sum(collect_garbage(layout, older_than_seconds) for layout in layouts)
+        return sum(collect_garbage(layout, older_than_seconds, untagged_older_than_seconds) for layout in layouts)
 
     def upload_start(self, repository: str, algorithm: str = "sha256") -> str:
         """Begin an upload session and return its identifier."""

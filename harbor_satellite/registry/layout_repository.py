@@ -31,7 +31,7 @@ from harbor_satellite.registry.layout_index import RepositoryIndex, parse_index
 from harbor_satellite.registry.layout_refusals import ErrorCode, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from harbor_satellite.oci.digest import Digest
@@ -193,6 +193,15 @@ class RepositoryLayout:
                 remove_durably(self.blob_path(descriptor.digest))
         self._parsed.pop(descriptor.digest, None)
         return True
+
+    def manifests_forget(self, digests: Iterable[Digest]) -> None:
+        """Take manifests off the list, with their tags; their bytes stay until garbage is collected."""
+        with self.lock:
+            index = self.index()
+            for digest in digests:
+                index = index.without_manifest(digest)
+                self._parsed.pop(digest, None)
+            self._save(index)
 
     def manifests(self) -> Iterator[tuple[Descriptor, Manifest | None]]:
         """Give every listed manifest, parsed; None stands for one whose bytes are missing or damaged."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Answer = Callable[[LayoutRegistry, Request], Awaitable[Response]]
 
 GARBAGE_AGE_SECONDS: Final = 30 * 24 * 3600.0
+UNTAGGED_AGE_SECONDS: Final = 7 * 24 * 3600.0
 """How long a running server keeps blobs that no manifest reaches: a slow link may take weeks for one image."""
 
 
@@ -153,7 +154,10 @@ def run_registry_server(
     """
     host, port = parse_listen(listen)
     authenticator = None if htpasswd is None else HtpasswdAuthenticator(htpasswd)
-    with LayoutRegistry(root, listen) as registry, collecting_garbage(registry, GARBAGE_AGE_SECONDS):
+    with (
+        LayoutRegistry(root, listen) as registry,
+        collecting_garbage(registry, GARBAGE_AGE_SECONDS, UNTAGGED_AGE_SECONDS),
+    ):
         serve(
             registry,
             host,

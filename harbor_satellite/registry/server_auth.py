@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_log: Final = logging.getLogger(__name__)
 _READS: Final = frozenset({"GET", "HEAD"})
 _CHALLENGE: Final = {"www-authenticate": 'Basic realm="harbor-satellite", charset="UTF-8"'}
 _PARALLEL_CHECKS: Final = 2
@@ -57,6 +60,13 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI calls it."""
+        try:
+            await self._serve(scope, receive, send)
+        except asyncio.CancelledError:
+            # Only a stopping server cancels: a slow pull outlived its grace. That is no failure to trace.
+            _log.warning("request cut, the registry stops method=%s path=%s", scope["method"], scope["path"])
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] == "/healthz":
             await self._app(scope, receive, send)
             return

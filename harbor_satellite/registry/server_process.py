@@ -51,6 +51,7 @@ class RegistryServer:
             log_config=None,
             log_level="warning",
             lifespan="off",
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=_STOP_TIMEOUT_SECONDS,
         )
@@ -96,14 +97,16 @@ def announce(url: str) -> None:
 
 
 @contextmanager
-def collecting_garbage(registry: LayoutRegistry, older_than_seconds: float) -> Iterator[None]:
+def collecting_garbage(
+    registry: LayoutRegistry, older_than_seconds: float, untagged_older_than_seconds: float
+) -> Iterator[None]:
     """Collect a registry's garbage once a day, in a thread, as long as the context lasts."""
     stopping = threading.Event()
 
     def work() -> None:
         while True:
             try:
-                registry.garbage_collect(older_than_seconds)
+                registry.garbage_collect(older_than_seconds, untagged_older_than_seconds)
             except HarborSatelliteError as error:
                 _log.warning("garbage collection failed, next try in a day reason=%s", error)
             if stopping.wait(_GARBAGE_INTERVAL_SECONDS):

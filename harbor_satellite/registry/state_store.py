@@ -8,6 +8,7 @@ Reading takes that form, the original's, and an ORAS artifact whose layer is the
 from __future__ import annotations
 
 import gzip
+import inspect
 import io
 import json
 import tarfile
@@ -246,7 +247,7 @@ def _first_line(error: Exception) -> str:
 class _OneTryRegistry(oras.provider.Registry):  # type: ignore[misc]  # untyped
     """Asks once: oras-py would sleep through two minutes of retries that nobody sees; retrying is the task's."""
 
-    do_request = oras.provider.Registry.do_request.__wrapped__
+    do_request = inspect.unwrap(oras.provider.Registry.do_request)
 
 
 class _DeadlineAdapter(HTTPAdapter):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError, RemoteError, UntrustedDataError
-from harbor_satellite.oci.descriptor import parse_manifest
+from harbor_satellite.oci.descriptor import Manifest, parse_manifest
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.copy import Copier, KnownBlobs, is_complete, publish_tags
 from harbor_satellite.registry.state_store import pull_state
@@ -159,23 +159,21 @@ def known_blobs(target: Registry, owned: Mapping[LocalTag, frozenset[Digest]]) -
             if (repository, digest) in seen:
                 continue
             seen.add((repository, digest))
-            for blob, child in _parts(target, repository, digest):
-                if child is not None:
-                    pending.append((repository, child))
-                elif blob is not None:
-                    repositories.setdefault(blob, repository)
+            manifest = _peek(target, repository, digest)
+            pending.extend((repository, child.digest) for child in manifest.manifests)
+            for blob in manifest.blobs:
+                repositories.setdefault(blob.digest, repository)
         return repositories
 
     return KnownBlobs(lookup)
 
 
-def _parts(target: Registry, repository: str, digest: Digest) -> list[tuple[Digest | None, Digest | None]]:
+def _peek(target: Registry, repository: str, digest: Digest) -> Manifest:
     try:
         content = target.manifest_get(repository, str(digest))
-        manifest = parse_manifest(content.raw, content.media_type, f"{repository}@{digest}")
+        return parse_manifest(content.raw, content.media_type, f"{repository}@{digest}")
     except HarborSatelliteError:
-        return []  # a hint only: what is not known here is copied
-    return [(blob.digest, None) for blob in manifest.blobs] + [(None, child.digest) for child in manifest.manifests]
+        return Manifest("")  # only a hint is lost: what is not known here is copied
 
 
 def stage(

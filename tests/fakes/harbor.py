@@ -22,7 +22,7 @@ from starlette.routing import Route
 from tests.fakes.harbor_accounts import ADMIN, Accounts, Caller, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -65,7 +65,7 @@ class FakeHarbor:
         v2 = Route("/v2/", self._endpoint({"GET": _v2}))
         return Starlette(routes=[*mounted, token, v2])
 
-    def _endpoint(self, handlers: dict[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(self, handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             self.requests.append(f"{request.method} {request.url.path}")
             response = await self._answer(request, handlers)
@@ -76,15 +76,13 @@ class FakeHarbor:
 
         return endpoint
 
-    async def _answer(self, request: Request, handlers: dict[str, Handler]) -> Response:
+    async def _answer(self, request: Request, handlers: Mapping[str, Handler]) -> Response:
         if self.delay_seconds:
             time.sleep(self.delay_seconds)  # noqa: ASYNC251 - the whole Harbor hangs
         if self.is_down:
             return PlainTextResponse("upstream down", 503, headers={"Retry-After": "7"})
-        is_write = request.method in {"POST", "PUT", "PATCH", "DELETE"}
         try:
-            if is_write and "sid" in request.cookies and "X-Harbor-CSRF-Token" not in request.headers:
-                raise Refused(403, "FORBIDDEN", "CSRF token not found in request")
+            _check_csrf(request)
             caller = self.accounts.caller(request.headers.get("Authorization", ""))
             return await handlers[request.method](self, request, caller)
         except Refused as refused:
@@ -94,6 +92,13 @@ class FakeHarbor:
     def json(self, document: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
         raw = json.dumps(document) + " " * self.answer_bytes
         return Response(raw, status, headers, "application/json")
+
+
+def _check_csrf(request: Request) -> None:
+    """Even with Basic auth: who brings the cookie back is taken for a browser."""
+    is_write = request.method in {"POST", "PUT", "PATCH", "DELETE"}
+    if is_write and "sid" in request.cookies and "X-Harbor-CSRF-Token" not in request.headers:
+        raise Refused(403, "FORBIDDEN", "CSRF token not found in request")
 
 
 def _require(caller: Caller, resource: str, action: str) -> None:

@@ -78,7 +78,7 @@ def test_request_id_is_echoed(ground_control: GroundControl, given: str) -> None
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "ü"])
 def test_request_id_bad_or_missing_is_made(ground_control: GroundControl, given: str) -> None:
-    response = ground_control.anonymous.get("/ping", headers={"X-Request-ID": given.encode()})
+    response = ground_control.anonymous.get("/ping", headers=[(b"X-Request-ID", given.encode())])
 
     assert len(response.headers["X-Request-ID"]) == 36
 

@@ -93,10 +93,14 @@ def test_database_url_chooses_the_driver(url: str, driver: str) -> None:
     assert database_url(url).drivername == driver
 
 
+def group_row(moment: datetime) -> Group:
+    return Group(name="g", source_registry="r", generation_floor=0, created_at=moment, updated_at=moment)
+
+
 def test_times_come_back_in_utc(session_factory: SessionFactory) -> None:
     moment = datetime(2026, 11, 22, 20, 15, tzinfo=timezone(timedelta(hours=5)))
     with session_factory.begin() as session:
-        session.add(Group(name="g", source_registry="r", created_at=moment, updated_at=moment))
+        session.add(group_row(moment))
 
     with session_factory() as session:
         created_at = session.scalars(select(Group.created_at)).one()
@@ -107,7 +111,7 @@ def test_times_come_back_in_utc(session_factory: SessionFactory) -> None:
 def test_time_without_zone_is_refused(session_factory: SessionFactory) -> None:
     naive = datetime(2026, 11, 22)  # noqa: DTZ001 - the point
     with pytest.raises(StatementError), session_factory.begin() as session:
-        session.add(Group(name="g", source_registry="r", created_at=naive, updated_at=naive))
+        session.add(group_row(naive))
 
 
 def test_rules_are_held_by_the_database(session_factory: SessionFactory) -> None:

@@ -84,6 +84,22 @@ def test_record_group_state_again_is_fine_and_another_conflicts(session_factory:
             fleet.record_group_state(session, "shop", 0, digest(9), "{}")
 
 
+def test_group_made_anew_goes_on_counting(session_factory: SessionFactory) -> None:
+    for first in (1, 3):
+        with session_factory.begin() as session:
+            add_group(session, "shop")
+            assert fleet.group_spec(session, "shop").generation == first - 1
+            publish(session, "shop", first)
+            publish(session, "shop", first + 1)
+        with session_factory.begin() as session:
+            groups.delete_group(session, "shop", NOW)
+
+    with session_factory.begin() as session:
+        add_group(session, "shop")
+        spec = fleet.group_spec(session, "shop")
+    assert (spec.generation, spec.published) == (4, None)
+
+
 def test_old_generations_are_dropped(session_factory: SessionFactory) -> None:
     with session_factory.begin() as session:
         add_group(session, "shop")

@@ -55,7 +55,7 @@ def test_sync_group_empty_is_a_group(ground_control: GroundControl) -> None:
 
 
 def test_sync_group_keeps_what_was_said(ground_control: GroundControl) -> None:
-    artifacts = [
+    artifacts: list[dict[str, Any]] = [
         {"repository": "acme/app", "tag": ["v1"], "labels": ["edge", "\u0000"], "digest": DIGEST, "type": "IMAGE"},
         {"repository": "acme/app", "tag": [], "labels": {"a": "ü"}, "digest": OTHER, "deleted": True},
     ]

@@ -113,6 +113,32 @@ def test_claim_repeated_after_the_first_report_is_refused(ground_control: Ground
     assert ground_control.claim(token, "key").status_code == 401
 
 
+def test_claim_repeated_by_the_same_site_after_the_token_s_time(ground_control: GroundControl) -> None:
+    token = ground_control.register("edge-1")
+    ground_control.claim(token, "key")
+    ground_control.clock.advance(days=3)
+
+    assert ground_control.claim(token, "key").status_code == 200
+
+
+def test_claims_while_the_source_hangs_do_not_hold_up_reports(harbor_ground_control: HarborParts) -> None:
+    fake, running = harbor_ground_control.fake, harbor_ground_control.ground_control
+    auth = running.enroll("edge-0")
+    tokens = [running.register(f"edge-{number}") for number in range(1, 41)]
+    fake.delay_seconds = 0.3
+
+    with ThreadPoolExecutor(40) as pool:
+        claims = [pool.submit(running.claim, token) for token in tokens]
+        reports = [running.report("edge-0", auth).status_code for _ in range(3)]
+        fake.delay_seconds = 0
+        answers = [claim.result() for claim in claims]
+
+    assert reports == [200] * 3
+    assert {answer.status_code for answer in answers} <= {200, 502}
+    refused = [answer for answer in answers if answer.status_code == 502]
+    assert all(answer.headers["Retry-After"] == "5" for answer in refused)
+
+
 def test_claim_reissued_token_replaces_the_lost_credential(ground_control: GroundControl) -> None:
     lost = ground_control.enroll("edge-1")
     assert ground_control.report("edge-1", lost).status_code == 200

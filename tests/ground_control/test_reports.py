@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from sqlalchemy import func, select
 
@@ -133,7 +134,10 @@ def test_report_without_the_right_credential_is_refused(
 ) -> None:
     ground_control.enroll("edge-1")
 
-    response = ground_control.anonymous.post("/satellites/sync", json={"name": "edge-1"}, auth=auth)
+    given = httpx.BasicAuth(*auth) if auth else None
+    response = ground_control.anonymous.post(
+        "/satellites/sync", json={"name": "edge-1"}, auth=given or httpx.USE_CLIENT_DEFAULT
+    )
 
     assert (response.status_code, response.json()["code"]) == (401, 401)
     assert "WWW-Authenticate" in response.headers

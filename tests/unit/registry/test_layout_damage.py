@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,10 @@ from harbor_satellite.errors import (
     InvalidInputError,
     StorageError,
 )
+from harbor_satellite.oci.descriptor import descriptor_json
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.oci.media_types import OCI_MANIFEST
+from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.layout import LayoutRegistry
 from tests.unit.registry.test_layout import image_index, put_blob, put_image
 
@@ -94,6 +98,41 @@ def test_garbage_collect_removes_only_what_nothing_reaches(layout: LayoutRegistr
     assert layout.blob_head("app", garbage.digest) is None
     assert layout.blob_head("app", Digest.of(b"child layer")) is not None
     assert layout.manifest_head("app", "multi") is not None
+
+
+def test_garbage_collect_untagged_old_manifest_goes_with_what_only_it_needs(layout: LayoutRegistry) -> None:
+    put_image(layout, "app", "v1", b"kept")
+    old = put_image(layout, "app", "", b"gone")
+
+    freed = layout.garbage_collect(untagged_older_than_seconds=ANY_AGE)
+
+    assert freed >= len(b"gone")
+    assert layout.manifest_head("app", str(old)) is None
+    assert layout.blob_head("app", Digest.of(b"gone")) is None
+    assert layout.blob_head("app", Digest.of(b"{}")) is not None
+    assert layout.manifest_head("app", "v1") is not None
+
+
+def test_garbage_collect_untagged_children_and_referrers_of_a_tag_stay(layout: LayoutRegistry) -> None:
+    child = layout.manifest_head("app", str(put_image(layout, "app", "", b"child layer")))
+    assert child is not None
+    layout.manifest_put("app", "multi", image_index(child))
+    config = put_blob(layout, "app", b"{}")
+    referrer = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "config": descriptor_json(config),
+            "layers": [],
+            "subject": descriptor_json(child),
+        }
+    ).encode()
+    layout.manifest_put("app", str(Digest.of(referrer)), ManifestContent(OCI_MANIFEST, referrer))
+
+    layout.garbage_collect(ANY_AGE, untagged_older_than_seconds=ANY_AGE)
+
+    assert layout.manifest_head("app", str(child.digest)) is not None
+    assert [item.digest for item in layout.referrer_list("app", child.digest)] == [Digest.of(referrer)]
 
 
 def test_garbage_collect_shared_file_frees_nothing_until_last_link(layout: LayoutRegistry) -> None:

@@ -39,6 +39,7 @@ def downgrade() -> None:
         "satellites",
         "group_states",
         "group_artifacts",
+        "retired_groups",
         "groups",
         "login_attempts",
         "sessions",
@@ -95,10 +96,17 @@ def _create_groups() -> None:
         sa.Column("name", _NAME, nullable=False),
         sa.Column("registry", sa.String(512), nullable=False),
         sa.Column("expires_after_seconds", sa.Integer),
+        sa.Column("generation_floor", sa.Integer, nullable=False),
         sa.Column("created_at", _MOMENT, nullable=False),
         sa.Column("updated_at", _MOMENT, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_groups"),
         sa.UniqueConstraint("name", name="uq_groups_name"),
+    )
+    op.create_table(
+        "retired_groups",
+        sa.Column("name", _NAME, nullable=False),
+        sa.Column("generation", sa.Integer, nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_retired_groups"),
     )
     op.create_table(
         "group_artifacts",
