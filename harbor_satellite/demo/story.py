@@ -149,7 +149,8 @@ class Story:
         seconds = time.monotonic() - started
         self.rows.append((step, _changes(status), f"{status['bytes_from_source']:,}", f"{seconds:.1f} s"))
         self._say(
-            f"{step}: site in step after {seconds:.1f} s; pulled {len(held)} artifacts ({size:,} bytes), every digest as at the centre"
+            f"{step}: site in step after {seconds:.1f} s; "
+            f"pulled {len(held)} artifacts ({size:,} bytes), every digest as at the centre"
         )
 
     def _pull_all(self, held: Images, removed: Images, step: str) -> int:

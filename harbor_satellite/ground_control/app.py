@@ -67,26 +67,11 @@ def create_app(
         clock: what time it is; for tests.
     """
     context = Context(options, session_factory, source, clock)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        del app
-        await run_in_threadpool(_ensure_first_user, context)
-        dispatcher = _dispatcher(context)
-        if dispatcher is None:
-            yield
-            return
-        dispatcher.start()
-        try:
-            yield
-        finally:
-            await run_in_threadpool(dispatcher.stop)
-
     app = FastAPI(
         title="Harbor Satellite Ground Control",
         summary="Groups of artifacts, the satellites that follow them, and how far each site is.",
         version=harbor_satellite.__version__,
-        lifespan=lifespan,
+        lifespan=_lifespan,
         openapi_tags=_TAGS,
         responses=_ERRORS,
         redirect_slashes=False,
@@ -98,6 +83,21 @@ def create_app(
     add_error_answers(app)
     app.add_middleware(RequestBoundary, body_max_bytes=options.body_max_bytes)
     return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    await run_in_threadpool(_ensure_first_user, context)
+    dispatcher = _dispatcher(context)
+    if dispatcher is None:
+        yield
+        return
+    dispatcher.start()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(dispatcher.stop)
 
 
 def _add_health(app: FastAPI, context: Context) -> None:

@@ -121,7 +121,7 @@ def record_group_state(  # noqa: PLR0917 - read from left to right it is the row
     """Keep a generation that was published; the same again is fine, older ones are dropped past a limit.
 
     Args:
-        session: open.
+        session: open; the row is flushed, and committed by the caller.
         group: its name.
         generation: counts from 1.
         digest: what satellite states pin: of the manifest at the source.
@@ -137,28 +137,26 @@ def record_group_state(  # noqa: PLR0917 - read from left to right it is the row
     row = groups.show_group(session, group)
     at_generation = select(GroupState).where(GroupState.group_id == row.id, GroupState.generation == generation)
     existing = session.scalar(at_generation)
-    if existing is not None:
-        if existing.digest != str(digest):
-            raise ConflictError(f"group {group} generation {generation} is {existing.digest}, not {digest}")
-        return
-    text = content.decode() if isinstance(content, bytes) else content
-    session.add(
-        GroupState(
-            group_id=row.id,
-            generation=generation,
-            digest=str(digest),
-            content=text,
-            created_at=now or datetime.now(UTC),
+    if existing is None:
+        text = content.decode() if isinstance(content, bytes) else content
+        created_at = now or datetime.now(UTC)
+        state = GroupState(
+            group_id=row.id, generation=generation, digest=str(digest), content=text, created_at=created_at
         )
-    )
+        _add_state(session, state, group)
+    elif existing.digest != str(digest):
+        raise ConflictError(f"group {group} generation {generation} is {existing.digest}, not {digest}")
+
+
+def _add_state(session: Session, state: GroupState, group: str) -> None:
+    session.add(state)
     try:
         session.flush()
     except IntegrityError as error:
-        raise ConflictError(
-            f"group {group} generation {generation} was published by another at the same time"
-        ) from error
-    too_old = GroupState.generation <= generation - KEPT_GENERATIONS
-    session.execute(delete(GroupState).where(GroupState.group_id == row.id, too_old))
+        message = f"group {group} generation {state.generation} was published by another at the same time"
+        raise ConflictError(message) from error
+    too_old = GroupState.generation <= state.generation - KEPT_GENERATIONS
+    session.execute(delete(GroupState).where(GroupState.group_id == state.group_id, too_old))
 
 
 def satellites_of_group(session: Session, group: str) -> tuple[SatelliteName, ...]:

@@ -122,7 +122,6 @@ class HarborClient:
                 raw = _read(response, what)
         except httpx.HTTPError as error:
             raise RemoteError(f"{what}: {type(error).__name__}", retryable=True) from error
-        logger.debug("harbor answered method=%s path=%s status=%d", method, path, response.status_code)
         if response.status_code not in expected:
             raise _refusal(response, raw, what)
         return HarborAnswer(

@@ -21,6 +21,7 @@ def upgrade() -> None:
     """Create every table."""
     _create_users()
     _create_groups()
+    _create_group_states()
     _create_satellites()
     _create_identities()
     _create_reports()
@@ -122,6 +123,9 @@ def _create_groups() -> None:
         _parent("group_artifacts", "group_id", "groups"),
     )
     op.create_index("ix_group_artifacts_group_id", "group_artifacts", ["group_id"])
+
+
+def _create_group_states() -> None:
     op.create_table(
         "group_states",
         sa.Column("id", _BIG_ID, nullable=False),

@@ -1,0 +1,123 @@
+"""One centre for all acceptance tests; groups, satellites and sites are made by each test for itself.
+
+A test is marked with the item of the acceptance list that it asks for; ``-m acceptance`` runs them all.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.acceptance.centre import run_centre, run_harbor_centre
+from tests.acceptance.site import Site
+from tests.conftest import _FOREIGN_PREFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+    from tests.acceptance.centre import Centre, HarborCentre
+
+HARBOR_PROJECTS = ("satellite", "tills", "kiosks", "scanners")
+_TAIL_BYTES = 3000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "acceptance(item): which item of the acceptance list the test asks for")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What waits for a token to expire comes last of these tests: by then it has.
+    items.sort(key=lambda item: "expiring_token" in getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of every process's log beside a failure."""
+    report = yield
+    if report.failed:
+        folders = [item.funcargs.get("logs"), item.funcargs.get("tmp_path")] if isinstance(item, pytest.Function) else []
+        for folder in filter(None, folders):
+            for log in sorted({*folder.rglob("*.log"), *folder.rglob("central/log")}):
+                tail = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
+                report.sections.append((f"end of {log.relative_to(folder)}", tail))
+    return report
+
+
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that the processes of the centre write is below this folder."""
+    return tmp_path_factory.mktemp("acceptance")
+
+
+@pytest.fixture(scope="session")
+def quiet_environment() -> Iterator[None]:
+    """Keep what a developer's shell carries from the processes that live as long as the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper().startswith(_FOREIGN_PREFIXES):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def centre(logs: Path, quiet_environment: None, request: pytest.FixtureRequest) -> Iterator[Centre]:
+    if any("expiring_token" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("expiring_token")  # its time runs while the other tests do
+    with run_centre(logs / "centre") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def harbor_centre(logs: Path, quiet_environment: None) -> Iterator[HarborCentre]:
+    with run_harbor_centre(logs / "harbor-centre", HARBOR_PROJECTS) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def expiring_token(harbor_centre: HarborCentre) -> dict[str, str]:
+    """A one-time token of a centre whose tokens are short-lived, with the time of its end."""
+    answer = harbor_centre.api.post("/api/satellites", json={"name": "too-late", "groups": []})
+    assert answer.status_code == 200, answer.text
+    token: dict[str, str] = answer.json()
+    return token
+
+
+@pytest.fixture(scope="module")
+def unique() -> Callable[[str], str]:
+    """Make names that no other test uses."""
+    return lambda prefix: f"{prefix}-{secrets.token_hex(3)}"
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest, unique: Callable[[str], str]) -> str:
+    """Name this test's groups, satellites and repositories after what it asks for."""
+    marker = request.node.get_closest_marker("acceptance")
+    return unique(marker.args[0].lower() if marker else "other")
+
+
+@pytest.fixture
+def join(centre: Centre, tmp_path: Path) -> Iterator[Callable[..., Site]]:
+    """Register a satellite that follows groups, with a site that has claimed its token."""
+    with ExitStack() as sites:
+
+        def join_site(name: str, *groups: str) -> Site:
+            token = centre.add_satellite(name, groups)
+            site = sites.enter_context(Site(name, tmp_path / name, centre))
+            done = site.register(token)
+            assert done.returncode == 0, done.stderr
+            return site
+
+        yield join_site
+
+
+@pytest.fixture
+def anybody(centre: Centre) -> Iterator[httpx.Client]:
+    """Call Ground Control without being known there."""
+    with httpx.Client(base_url=centre.url, timeout=30.0, trust_env=False) as client:
+        yield client

@@ -1,0 +1,158 @@
+"""A site under test: its local registry and its agent, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import SecretStr
+
+from harbor_satellite.processes import Child, free_port
+from harbor_satellite.registry.auth import Credentials
+from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.htpasswd import set_password
+from tests.acceptance.artifacts import digest_at
+from tests.acceptance.centre import CLI, running
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from tests.acceptance.centre import Centre, Wanted
+
+_USERNAME = "satellite"
+_PASSWORD = "made-up-for-a-site"
+_RUN_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one ``edge sync`` ended, and what it says it did."""
+
+    returncode: int
+    said: dict[str, Any]
+    log: str
+
+    def references(self, action: str) -> list[str]:
+        """Return the names that were copied, kept, deleted or failed."""
+        return sorted(item["reference"] for item in self.said[action])
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Return why each failed image failed."""
+        return {item["reference"]: item["reason"] for item in self.said["failed"]}
+
+
+class Site:
+    """One site: a folder, a local registry that anybody may read, and the commands an operator runs there."""
+
+    def __init__(self, name: str, folder: Path, centre: Centre) -> None:
+        self.name = name
+        self.folder = folder
+        self.data_dir = folder / "edge"
+        self.centre = centre
+        self._stack = ExitStack()
+        self._address = f"127.0.0.1:{free_port()}"
+        self._htpasswd = folder / "htpasswd"
+        self._serving = ExitStack()
+        folder.mkdir(parents=True)
+        set_password(self._htpasswd, _USERNAME, _PASSWORD)
+        self.registry = self._stack.enter_context(HttpRegistry(f"http://{self._address}"))
+        """As a container runtime sees it."""
+        credentials = Credentials(_USERNAME, SecretStr(_PASSWORD))
+        self.writable = self._stack.enter_context(HttpRegistry(f"http://{self._address}", credentials=credentials))
+
+    def __enter__(self) -> Self:
+        self.start_registry()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_registry()
+        self._stack.close()
+
+    def start_registry(self) -> None:
+        root = str(self.folder / "registry")
+        argv = (*CLI, "edge", "registry", "--root", root, "--listen", self._address, "--htpasswd", str(self._htpasswd))
+        self._serving.enter_context(
+            running("local registry", argv, {}, self.folder, f"http://{self._address}/v2/")
+        )
+
+    def stop_registry(self) -> None:
+        self._serving.close()
+
+    def wipe_registry(self) -> None:
+        """Lose everything that the local registry holds, as a new disk would."""
+        self.stop_registry()
+        shutil.rmtree(self.folder / "registry")
+        self.start_registry()
+
+    def register(self, token: str, *, ground_control: str = "") -> subprocess.CompletedProcess[str]:
+        """Claim the one-time token by the command line."""
+        environment = {"HARBOR_SATELLITE_TOKEN": token}
+        return self._command("register", "--ground-control", ground_control or self.centre.url, **environment)
+
+    def sync(self) -> Run:
+        """Replicate once."""
+        done = self._command("sync", "--output", "json")
+        assert done.stdout, f"edge sync ended with status {done.returncode}: {done.stderr}"
+        return Run(done.returncode, json.loads(done.stdout), done.stderr)
+
+    def refused_sync(self) -> str:
+        """Try to replicate where nothing at all can be done; return what the command says."""
+        done = self._command("sync", "--output", "json")
+        assert (done.returncode, done.stdout) == (1, "")
+        return done.stderr
+
+    def follow(self, wanted: Wanted) -> Run:
+        """Wait until the centre has published this for the site, then replicate."""
+        self.centre.wait_published(self.name, wanted)
+        return self.sync()
+
+    @contextmanager
+    def worker(self, token: str = "") -> Iterator[Child]:
+        """Run the real edge worker until the context ends."""
+        environment = self._environment() | {
+            "HARBOR_SATELLITE_GROUND_CONTROL_URL": self.centre.url,
+            "HARBOR_SATELLITE_POLL_INTERVAL_SECONDS": "1",
+            "HARBOR_SATELLITE_TOKEN": token,
+        }
+        argv = (*CLI, "--log-level", "INFO", "edge", "run")
+        child = Child("edge worker", argv, env=environment, log=self.folder / "logs" / "edge-worker.log")
+        try:
+            yield child
+        finally:
+            child.stop()
+
+    def holds(self, *references: str) -> dict[str, str | None]:
+        """Return what each tag names at the site; None for one that is not there."""
+        return {reference: digest_at(self.registry, reference) for reference in references}
+
+    def _command(self, command: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*CLI, "--log-level", "INFO", "edge", command, *options],
+            env={**os.environ, **self._environment(), **environment},
+            capture_output=True,
+            text=True,
+            timeout=_RUN_SECONDS,
+            check=False,
+        )
+        log = self.folder / "logs" / f"edge-{command}.log"
+        with log.open("a") as file:
+            file.write(f"--- status {done.returncode}\n{done.stdout}\n{done.stderr}\n")
+        return done
+
+    def _environment(self) -> Mapping[str, str]:
+        return {
+            "HARBOR_SATELLITE_DATA_DIR": str(self.data_dir),
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_URL": f"http://{self._address}",
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_USERNAME": _USERNAME,
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_PASSWORD": _PASSWORD,
+        }
