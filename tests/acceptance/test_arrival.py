@@ -124,11 +124,3 @@ def test_signature_arrives_with_what_it_signs(arrived: Arrived) -> None:
     artifacts.assert_arrived_identical(
         arrived.centre.central.client, arrived.site.registry, repository, arrived.signature
     )
-
-
-@pytest.mark.acceptance("A12")
-def test_run_without_changes_asks_one_thing_and_copies_nothing(arrived: Arrived) -> None:
-    run = arrived.site.sync()
-
-    assert (run.references("copied"), run.references("deleted"), run.references("failed")) == ([], [], [])
-    assert (run.said["bytes_from_source"], run.said["requests"]) == (0, 1)

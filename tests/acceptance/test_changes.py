@@ -32,12 +32,13 @@ def test_update_that_cannot_be_had_leaves_the_old_image_until_it_can(centre: Cen
     new = artifacts.push_simple_image(central, reference, f"{name}-new")
     layer = artifacts.layers_of(central, reference)[0]
     content = artifacts.read_blob(central, f"{name}/app", layer)
-    _drop_blob(centre, layer)
+    dropped = _drop_blob(centre.central.root, layer)
     centre.put_group(name, {reference: new})
 
     missing = [site.follow({name: {reference: new}}), site.sync()]
     held_meanwhile = site.holds(reference)
-    _restore_blob(centre, layer, content)
+    for path in dropped:
+        path.write_bytes(content)
     run = site.sync()
 
     assert [run.returncode for run in missing] == [1, 1]
@@ -54,7 +55,7 @@ def test_bad_images_do_not_hold_up_the_good_ones_of_their_group(centre: Centre, 
     }
     holed = f"{name}/holed:v1"
     bad = {f"{name}/missing:v1": NOWHERE, holed: artifacts.push_simple_image(central, holed, holed)}
-    _drop_blob(centre, artifacts.layers_of(central, holed)[0])
+    _drop_blob(centre.central.root, artifacts.layers_of(central, holed)[0])
     centre.put_group(name, good | bad)
     site = join(name, name)
 
@@ -229,9 +230,11 @@ def _blob_files(root: Path, digest: str) -> list[Path]:
     return files
 
 
-def _drop_blob(centre: Centre, digest: str) -> None:
-    for path in _blob_files(centre.central.root, digest):
+def _drop_blob(root: Path, digest: str) -> list[Path]:
+    files = _blob_files(root, digest)
+    for path in files:
         path.unlink()
+    return files
 
 
 def _tamper(root: Path, digest: str) -> None:

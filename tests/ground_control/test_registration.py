@@ -125,7 +125,7 @@ def test_claims_while_the_source_hangs_do_not_hold_up_reports(harbor_ground_cont
     fake, running = harbor_ground_control.fake, harbor_ground_control.ground_control
     auth = running.enroll("edge-0")
     tokens = [running.register(f"edge-{number}") for number in range(1, 41)]
-    fake.delay_seconds = 0.3
+    fake.delay_seconds = 0.05
 
     with ThreadPoolExecutor(40) as pool:
         claims = [pool.submit(running.claim, token) for token in tokens]

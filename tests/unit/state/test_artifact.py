@@ -138,7 +138,7 @@ def test_parse_state_artifact_keeps_every_key_of_the_original() -> None:
         document({**PART, "platforms": ["linux"]}),
         document({**PART, "platforms": "linux/amd64"}),
         document({**PART, "referrers": ["sha256:1"]}),
-        document({**PART, "media_type": []}),
+        document({**PART, "media_type": ["x"]}),
         document(generation=-1),
         document(generation=True),
         document(generation=1.5),
