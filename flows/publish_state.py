@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 
-@flow(name="publish-state", persist_result=False)
+def run_name() -> str:
+    """Name the run after its group."""
+    return f"publish-state {flow_run.parameters.get('group') or 'all groups'}"
+
+
+@flow(name="publish-state", flow_run_name=run_name, persist_result=False)
 def publish_state(group: str | None = None) -> State[None]:
     """Publish one group, or all; then move every satellite whose groups moved, and ask for its replication.
 

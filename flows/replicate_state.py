@@ -33,7 +33,8 @@ def replicate_state(satellite: str) -> State[str]:
     """Replicate until the site is in step, show what was done and why, and report to Ground Control."""
     with open_site(satellite) as site:
         outcome = replicate(site)
-    publish_table(satellite, outcome)
+    if outcome.is_news:
+        publish_table(satellite, outcome)
     delivered = report_status(satellite, return_state=True)
     if not delivered.is_completed():
         get_run_logger().warning("report not delivered reason=%s", delivered.message)

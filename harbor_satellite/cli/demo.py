@@ -51,4 +51,6 @@ def _keep(stack: DemoStack, console: Console) -> None:
         "Ctrl-C stops everything.",
         highlight=False,
     )
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    stopping = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stopping)  # so that the wait below gets them
+    signal.sigwait(stopping)

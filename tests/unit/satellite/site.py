@@ -1,0 +1,154 @@
+"""A site and a centre in one folder: layouts on disk, a registry that counts, states pushed as the centre does."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
+from harbor_satellite.errors import StorageError
+from harbor_satellite.oci import media_types
+from harbor_satellite.oci.descriptor import Descriptor
+from harbor_satellite.oci.digest import Digest
+from harbor_satellite.oci.reference import Reference
+from harbor_satellite.registry.api import ManifestContent
+from harbor_satellite.registry.layout import LayoutRegistry
+from harbor_satellite.registry.state_store import state_manifest
+from harbor_satellite.satellite.store import SatelliteStore
+from harbor_satellite.satellite.sync import sync_satellite
+from harbor_satellite.state.artifact import (
+    SatelliteState,
+    StateArtifact,
+    StateEntry,
+    StatePin,
+    satellite_state_json,
+    state_artifact_json,
+)
+from harbor_satellite.state.names import (
+    GroupName,
+    SatelliteName,
+    group_state_repository,
+    satellite_state_repository,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from harbor_satellite.registry.api import Registry
+    from harbor_satellite.satellite.connections import Connections
+    from harbor_satellite.satellite.outcome import RunOutcome
+
+SHOP = SatelliteName("shop")
+HOST = "centre.test"
+STATE_URL = f"https://{HOST}/{satellite_state_repository(SHOP)}:latest"
+
+
+class Counting(LayoutRegistry):
+    """The centre's registry; counts what is asked of it."""
+
+    requests = 0
+
+    def manifest_head(self, repository: str, reference: str) -> Descriptor | None:
+        self.requests += 1
+        return super().manifest_head(repository, reference)
+
+    def manifest_get(self, repository: str, reference: str) -> ManifestContent:
+        self.requests += 1
+        return super().manifest_get(repository, reference)
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at this very place."""
+
+
+class Local(LayoutRegistry):
+    """The site's registry; fails or "dies" where a test wants it."""
+
+    killed_at: str = ""
+    """The tag at whose move the process ends; prefixed with ``after:`` it ends once the tag has moved."""
+    refuses: str = ""
+    """The tag that cannot be moved."""
+
+    def manifest_put(self, repository: str, reference: str, content: ManifestContent) -> None:
+        if self.killed_at == reference:
+            raise Killed
+        if self.refuses == reference:
+            raise StorageError(f"no space left for {reference}")
+        super().manifest_put(repository, reference, content)
+        if self.killed_at == f"after:{reference}":
+            raise Killed
+
+
+@dataclass
+class FakeConnections:
+    """What a run needs of ``Connections``, on layouts."""
+
+    home: Counting
+    target: Registry
+    bytes_read: int = 0
+
+    def source(self, _url: str) -> Counting:
+        return self.home
+
+    @property
+    def requests(self) -> int:
+        return self.home.requests
+
+
+@dataclass
+class Site:
+    """One satellite with its centre."""
+
+    folder: Path
+    home: Counting
+    local: Local
+    store: SatelliteStore
+    images: dict[str, Descriptor] = field(default_factory=dict)
+
+    @property
+    def connections(self) -> Connections:
+        return cast("Connections", FakeConnections(self.home, self.local))
+
+    def sync(self) -> RunOutcome:
+        self.home.requests = 0
+        return sync_satellite(self.connections, self.store, STATE_URL)
+
+    def image(self, repository: str, content: str, *tags: str) -> Digest:
+        """Push an image to the centre; the same content, the same digest."""
+        found = push_image(self.home, repository, AMD64, [layer(content, 2000)])
+        for tag in tags:
+            tag_image(self.home, repository, tag, found)
+        return found.digest
+
+    def publish(self, groups: Mapping[str, list[StateEntry]], *, expires_at: datetime | None = None) -> Digest:
+        """Publish groups and the satellite state that follows them; gives the satellite state's digest."""
+        pins = []
+        for name, entries in groups.items():
+            group = GroupName(name)
+            artifacts = tuple(sorted(entries, key=lambda item: (item.repository, item.tags)))
+            state = StateArtifact(group, f"https://{HOST}", artifacts, 1, expires_at=expires_at)
+            digest = put_state(self.home, group_state_repository(group), state_artifact_json(state))
+            pins.append(StatePin(group, Reference(HOST, group_state_repository(group), "latest", digest), 1))
+        whole = SatelliteState(SHOP, tuple(pins))
+        return put_state(self.home, satellite_state_repository(SHOP), satellite_state_json(whole))
+
+    def local_tags(self, repository: str) -> dict[str, Digest]:
+        return {tag: self.local.manifest_get(repository, tag).digest for tag in self.local.tag_list(repository)}
+
+
+def put_state(registry: LayoutRegistry, repository: str, raw: bytes) -> Digest:
+    """Push a state as ``StatePusher`` does."""
+    manifest, blobs = state_manifest(raw)
+    for part, content in zip([manifest["config"], manifest["layers"][0]], blobs, strict=True):
+        registry.blob_put(repository, Descriptor("", Digest.parse(part["digest"]), part["size"]), [content])
+    content = ManifestContent(media_types.OCI_MANIFEST, json.dumps(manifest).encode())
+    registry.manifest_put(repository, "latest", content)
+    return content.digest
+
+
+def wanted(repository: str, digest: Digest, *tags: str, deleted: bool = False) -> StateEntry:
+    """Write one entry of a group."""
+    return StateEntry(repository, tags, digest, deleted=deleted, referrers=())
