@@ -67,8 +67,8 @@ class EdgeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, EdgeWorkerResul
         identifier = f"{socket.gethostname()}:{os.getpid()}:{flow_run.id}"
         if task_status is not None:
             task_status.started(identifier)
-        await anyio.to_thread.run_sync(_run, flow, flow_run, abandon_on_cancel=True)
-        return EdgeWorkerResult(identifier=identifier, status_code=0)
+        status_code = await anyio.to_thread.run_sync(_run, flow, flow_run, abandon_on_cancel=True)
+        return EdgeWorkerResult(identifier=identifier, status_code=status_code)
 
 
 def own_flow(entrypoint: str) -> Flow[..., Any]:
@@ -87,11 +87,16 @@ def own_flow(entrypoint: str) -> Flow[..., Any]:
     return load_flow_from_entrypoint(f"{Path(project_dir(), path)}:{name}", use_placeholder_flow=False)
 
 
-def _run(flow: Flow[..., Any], flow_run: FlowRun) -> None:
+def _run(flow: Flow[..., Any], flow_run: FlowRun) -> int:
+    """Run to the end; 1 tells Prefect's worker to mark the run as crashed, since the run could not do it itself."""
     try:
         state = run_flow(flow, flow_run=flow_run, return_type="state")
     except Abort as reason:
         # The orchestrator refused the run (cancelled, or another one holds its place): it has its state already.
         _LOG.info("flow run not started name=%s reason=%s", flow_run.name, reason)
-        return
+        return 0
+    except Exception:  # noqa: BLE001  (a run whose end nobody records would stay "Running" for ever)
+        _LOG.exception("flow run broke off name=%s", flow_run.name)
+        return 1
     _LOG.info("flow run ended name=%s state=%s", flow_run.name, state)
+    return 0

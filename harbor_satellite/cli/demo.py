@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ def demo(
 ) -> None:
     """Show the whole loop on this machine: everything real, everything local, nothing left behind."""
     console = Console()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that what was started is stopped
     extra = tuple(Reference.parse(item) for item in image or ())
     with (
         tempfile.TemporaryDirectory(prefix="harbor-satellite-demo-", ignore_cleanup_errors=True) as temporary,

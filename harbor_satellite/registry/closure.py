@@ -39,6 +39,8 @@ class Closure:
     """Children before their index, subjects before their referrers."""
     referrers: tuple[Digest, ...]
     """Those manifests that belong to it as referrers, sorted."""
+    absent: tuple[Descriptor, ...] = ()
+    """Children of indexes that the platform filter left out."""
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -85,7 +87,7 @@ class Walker:
             for referrer in referrers:
                 self._take(referrer, seen)
         found = seen.keys() - own if referrers is None else referrers
-        return Closure(root, tuple(seen.values()), tuple(sorted(found)))
+        return Closure(root, tuple(seen.values()), tuple(sorted(found)), self._absent(seen))
 
     def _take(self, digest: Digest, seen: dict[Digest, FoundManifest]) -> list[Digest]:
         taken = []
@@ -101,11 +103,17 @@ class Walker:
             raise SizeLimitError(f"{digest} is one of more than {MANIFEST_LIMIT} manifests of one artifact")
         item = self.read(digest)
         for child in item.manifest.manifests:
-            if self._is_wanted(child):
+            if is_wanted(child, self.platforms):
                 yield from self._tree(child.digest, seen)
         yield item
 
-    def _is_wanted(self, child: Descriptor) -> bool:
-        if not self.platforms or child.platform is None:
-            return True
-        return any(platform.covers(child.platform) for platform in self.platforms)
+    def _absent(self, seen: dict[Digest, FoundManifest]) -> tuple[Descriptor, ...]:
+        children = (child for item in seen.values() for child in item.manifest.manifests)
+        return tuple({child.digest: child for child in children if child.digest not in seen}.values())
+
+
+def is_wanted(child: Descriptor, platforms: tuple[Platform, ...]) -> bool:
+    """Tell whether a platform filter (empty: none) lets a child of an index through; one without platform passes."""
+    if not platforms or child.platform is None:
+        return True
+    return any(platform.covers(child.platform) for platform in platforms)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import DigestMismatchError, RemoteError
 from harbor_satellite.oci.descriptor import Descriptor, parse_manifest
 from harbor_satellite.oci.media_types import is_nondistributable
-from harbor_satellite.registry.closure import Closure, FoundManifest, Walker
+from harbor_satellite.registry.closure import Closure, FoundManifest, Walker, is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BLOB_WORKERS: Final = 4
 """Blobs of one artifact on their way at once."""
 _HTTP_NOT_FOUND: Final = 404
+_INCOMPLETE_INDEX_REFUSED: Final = frozenset({400, 404})
+"""How registries refuse an index whose children are missing (MANIFEST_BLOB_UNKNOWN, MANIFEST_INVALID)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,19 @@ class Copier:
             UntrustedDataError: the source sent something else than the digests promise.
         """
         closure = self.walk(repository, digest, referrers)
+        try:
+            return self._bring(repository, closure)
+        except RemoteError as error:
+            if not closure.absent or error.status not in _INCOMPLETE_INDEX_REFUSED:
+                raise
+        # This registry takes no index with children missing: then every platform comes.
+        return self._bring(repository, replace(self, platforms=()).walk(repository, digest, referrers))
+
+    def _bring(self, repository: str, closure: Closure) -> CopyResult:
         transferred, mounted = self._transfer(repository, self._plan_blobs(repository, closure))
         manifests = self._commit(repository, closure)
         return CopyResult(
-            digest=digest,
+            digest=closure.root,
             bytes_copied=sum(blob.size for blob in transferred) + sum(len(item.content.raw) for item in manifests),
             blobs_copied=len(transferred),
             blobs_mounted=mounted,
@@ -171,9 +182,23 @@ class Copier:
 
     def _commit(self, repository: str, closure: Closure) -> list[FoundManifest]:
         missing = [item for item in closure.manifests if not item.is_local]
+        for child in closure.absent if missing else ():
+            self._put_absent_child(repository, child)
         for item in missing:
             self.target.manifest_put(repository, str(item.digest), item.content)
         return missing
+
+    def _put_absent_child(self, repository: str, child: Descriptor) -> None:
+        """Store the manifest of a platform that stays away as a plain blob, about 1 kB.
+
+        Zot and the embedded registry look for an index's children among the blobs: so the index keeps its
+        digest while its other platforms' layers never cross the WAN.
+        """
+        if self.target.blob_head(repository, child.digest) == child.size:
+            return
+        content = self.source.manifest_get(repository, str(child.digest))
+        self.on_bytes(len(content.raw))
+        self.target.blob_put(repository, child, [content.raw])
 
 
 def publish_tags(target: Registry, repository: str, digest: Digest, tags: tuple[str, ...]) -> None:
@@ -183,8 +208,8 @@ def publish_tags(target: Registry, repository: str, digest: Digest, tags: tuple[
         target.manifest_put(repository, tag, content)
 
 
-def is_complete(target: Registry, repository: str, digest: Digest) -> bool:
-    """Tell whether a manifest, its children and its blobs are all at the registry, with the right sizes."""
+def is_complete(target: Registry, repository: str, digest: Digest, platforms: tuple[Platform, ...] = ()) -> bool:
+    """Tell whether a manifest, its wanted children and its blobs are all at the registry, with the right sizes."""
     pending = [digest]
     while pending:
         current = pending.pop()
@@ -197,7 +222,7 @@ def is_complete(target: Registry, repository: str, digest: Digest) -> bool:
         except DigestMismatchError:
             return False
         manifest = parse_manifest(content.raw, content.media_type, f"{repository}@{current}")
-        pending.extend(child.digest for child in manifest.manifests)
+        pending.extend(child.digest for child in manifest.manifests if is_wanted(child, platforms))
         for blob in manifest.blobs:
             size = target.blob_head(repository, blob.digest)
             if size != blob.size and not (size is None and is_nondistributable(blob.media_type)):

@@ -44,6 +44,8 @@ _LOG = logging.getLogger(__name__)
 _LOOK_WORKERS: Final = 8
 """Requests to the local registry at once while looking at what is there."""
 _NOT_FOUND: Final = 404
+_NO_TAG_DELETION: Final = frozenset({400, 405, 501})
+"""How a registry answers that deletes manifests by digest only (distribution-spec, "Deleting tags")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ def make_plan(
     owned: Mapping[LocalTag, frozenset[Digest]],
     *,
     is_deep: bool = False,
+    platforms: tuple[Platform, ...] = (),
 ) -> ReplicationPlan:
     """Look at the local registry and decide what to copy, keep and delete.
 
@@ -128,6 +131,7 @@ def make_plan(
         states: the states of all groups.
         owned: what this satellite copied.
         is_deep: also ask for every blob of what seems to be there already.
+        platforms: children of indexes that shall be there; empty: all.
     """
     desired = merge_states(states)
     names = sorted(desired.names | owned.keys())
@@ -135,14 +139,14 @@ def make_plan(
         found = pool.map(lambda name: target.manifest_head(name.repository, name.tag), names)
         present = {name: item.digest for name, item in zip(names, found, strict=True) if item is not None}
         here = [item for item in desired.artifacts if present.get(item.name) == item.digest]
-        lacking = pool.map(lambda item: _is_lacking(target, item, is_deep=is_deep), here)
+        lacking = pool.map(lambda item: _is_lacking(target, item, platforms, is_deep=is_deep), here)
         incomplete = {item.name for item, is_lacking in zip(here, lacking, strict=True) if is_lacking}
     return plan_replication(desired, present, owned, incomplete)
 
 
-def _is_lacking(target: Registry, item: DesiredArtifact, *, is_deep: bool) -> bool:
+def _is_lacking(target: Registry, item: DesiredArtifact, platforms: tuple[Platform, ...], *, is_deep: bool) -> bool:
     repository = item.name.repository
-    if is_deep and not is_complete(target, repository, item.digest):
+    if is_deep and not is_complete(target, repository, item.digest, platforms):
         return True
     return any(target.manifest_head(repository, str(referrer)) is None for referrer in item.referrers or ())
 
@@ -244,13 +248,27 @@ def _delete(target: Registry, deletion: Deletion) -> ImageOutcome:
     name = deletion.name
     is_pin = ":" in name.tag
     try:
-        target.manifest_delete(name.repository, pin_tag(deletion.digest) if is_pin else name.tag)
+        _delete_tag(target, name.repository, pin_tag(deletion.digest) if is_pin else name.tag, deletion.digest)
         if is_pin:
             target.manifest_delete(name.repository, str(deletion.digest))
     except HarborSatelliteError as error:
         return failed_outcome(str(name), deletion.digest, error)
     _LOG.info("deleted reference=%s digest=%s reason=%s", name, deletion.digest, deletion.reason)
     return ImageOutcome("deleted", str(name), str(deletion.digest), deletion.reason)
+
+
+def _delete_tag(target: Registry, repository: str, tag: str, digest: Digest) -> None:
+    """Delete a tag; where the registry cannot, its manifest, unless another tag needs it."""
+    try:
+        target.manifest_delete(repository, tag)
+    except RemoteError as error:
+        if error.status not in _NO_TAG_DELETION:
+            raise
+        for other in target.tag_list(repository):
+            found = target.manifest_head(repository, other) if other != tag else None
+            if found is not None and found.digest == digest:
+                raise
+        target.manifest_delete(repository, str(digest))
 
 
 def _record(store: SatelliteStore, names: Mapping[LocalTag, Digest], *, settle: bool) -> None:

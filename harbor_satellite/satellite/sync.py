@@ -81,7 +81,7 @@ def sync_states(
 ) -> tuple[ImageOutcome, ...]:
     """Bring the site in step with group states that are already at hand."""
     owned = store.applied().owned
-    plan = make_plan(connections.target, states, owned, is_deep=options.is_deep)
+    plan = make_plan(connections.target, states, owned, is_deep=options.is_deep, platforms=options.platforms)
     known = known_blobs(connections.target, owned)
 
     def stage_one(copy: Copy) -> ImageOutcome:

@@ -76,7 +76,7 @@ def push_oras_artifact(registry: Registry, reference: str, content: str) -> str:
     files = [blob("application/vnd.example.rules+yaml", content.encode() * 100), blob("text/plain", b"read me")]
     extra = {"artifactType": "application/vnd.example.rules.v1", "annotations": {"org.example.site": "ü"}}
     empty = blob(media_types.OCI_EMPTY, b"{}")
-    artifact = _push_image(registry, reference, media_types.OCI_MANIFEST, empty, files, extra, is_tagged=True)
+    artifact = _push_image(registry, reference, media_types.OCI_MANIFEST, empty, files, extra=extra, is_tagged=True)
     return str(artifact["digest"])
 
 
@@ -88,7 +88,7 @@ def push_signature(registry: Registry, reference: str, digest: str) -> str:
     extra = {"artifactType": SIGNATURE_TYPE, "subject": subject}
     bundle = blob(SIGNATURE_TYPE, json.dumps({"signs": digest}).encode())
     empty = blob(media_types.OCI_EMPTY, b"{}")
-    return str(_push_image(registry, reference, media_types.OCI_MANIFEST, empty, [bundle], extra)["digest"])
+    return str(_push_image(registry, reference, media_types.OCI_MANIFEST, empty, [bundle], extra=extra)["digest"])
 
 
 def assert_arrived_identical(central: Registry, local: Registry, repository: str, digest: str) -> int:
@@ -137,8 +137,8 @@ def _push_image(
     media_type: str,
     config: Blob,
     layers: Sequence[Blob],
-    extra: Mapping[str, Any] | None = None,
     *,
+    extra: Mapping[str, Any] | None = None,
     is_tagged: bool = False,
 ) -> dict[str, Any]:
     repository = reference.partition(":")[0]

@@ -24,8 +24,9 @@ from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import set_password
 from tests.acceptance.artifacts import read_blob
+from tests.acceptance.front import serve_front
 from tests.fakes.harbor_accounts import ADMIN as HARBOR_ADMIN
-from tests.fixtures_registry import PASSWORD, USERNAME, run_cncf
+from tests.fixtures_registry import PASSWORD, USERNAME, run_cncf, run_embedded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -142,6 +143,12 @@ class HarborCentre:
         found: list[dict[str, Any]] = answer.json()
         return found
 
+    def delete_robot(self, satellite: str) -> None:
+        """Delete a satellite's robot, as somebody may do in Harbor's own pages."""
+        (robot,) = [robot for robot in self.robots() if robot["name"] == f"robot${satellite}"]
+        answer = httpx.delete(f"{self.harbor_url}/api/v2.0/robots/{robot['id']}", auth=HARBOR_ADMIN, trust_env=False)
+        assert answer.status_code == 200, answer.text
+
 
 def artifact(reference: str, digest: str = "", *, deleted: bool = False) -> dict[str, Any]:
     """Write an entry of a group as the original's clients do."""
@@ -194,25 +201,28 @@ def run_centre(folder: Path) -> Iterator[Centre]:
 @contextmanager
 def run_harbor_centre(folder: Path, projects: Sequence[str]) -> Iterator[HarborCentre]:
     """Run a Ground Control over a fake Harbor that has these projects."""
-    port, harbor_port = free_port(), free_port()
-    url, harbor_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{harbor_port}"
-    username, password = HARBOR_ADMIN
-    environment = _environment(folder / "ground-control", port) | {
-        "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_KIND": "harbor",
-        "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_URL": harbor_url,
-        "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME": username,
-        "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_PASSWORD": password,
-        "HARBOR_SATELLITE_GROUND_CONTROL_TOKEN_TTL_SECONDS": str(SHORTEST_TOKEN_SECONDS),
-        "PREFECT_API_URL": _NOBODY_LISTENS,
-    }
+    port, api_port = free_port(), free_port()
+    url, api_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{api_port}"
     options = [option for project in projects for option in ("--project", project)]
-    argv = (sys.executable, "-m", "tests.fakes.harbor", "--port", str(harbor_port), *options)
+    argv = (sys.executable, "-m", "tests.fakes.harbor", "--port", str(api_port), *options)
+    folder.mkdir(parents=True)
     with (
-        running("harbor", argv, {"PYTHONPATH": str(_PROJECT)}, folder, f"{harbor_url}/api/v2.0/ping"),
-        running("ground control", (*CLI, "ground-control", "serve"), environment, folder, f"{url}/ping"),
-        _administrator(url) as api,
+        run_embedded(folder / "registry") as registry,
+        running("harbor", argv, {"PYTHONPATH": str(_PROJECT)}, folder, f"{api_url}/api/v2.0/ping"),
+        serve_front(registry.url, api_url) as harbor_url,
     ):
-        yield HarborCentre(url, harbor_url, environment, api)
+        username, password = HARBOR_ADMIN
+        environment = _environment(folder / "ground-control", port) | {
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_KIND": "harbor",
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_URL": harbor_url,
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME": username,
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_PASSWORD": password,
+            "HARBOR_SATELLITE_GROUND_CONTROL_TOKEN_TTL_SECONDS": str(SHORTEST_TOKEN_SECONDS),
+            "PREFECT_API_URL": _NOBODY_LISTENS,
+        }
+        argv = (*CLI, "ground-control", "serve")
+        with running("ground control", argv, environment, folder, f"{url}/ping"), _administrator(url) as api:
+            yield HarborCentre(url, harbor_url, environment, api)
 
 
 @contextmanager
@@ -231,7 +241,10 @@ def _central_registry(folder: Path) -> Iterator[CentralRegistry]:
     """Run CNCF distribution where it is on PATH, else the embedded registry."""
     credentials = Credentials(USERNAME, SecretStr(PASSWORD))
     if shutil.which("registry"):
-        with run_cncf(folder, has_password=True) as started, HttpRegistry(started.url, credentials=credentials) as client:
+        with (
+            run_cncf(folder, has_password=True) as started,
+            HttpRegistry(started.url, credentials=credentials) as client,
+        ):
             yield CentralRegistry(started.url, started.root, folder / "htpasswd", client)
         return
     address = f"127.0.0.1:{free_port()}"

@@ -41,8 +41,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show the end of every process's log beside a failure."""
     report = yield
     if report.failed:
-        folders = [item.funcargs.get("logs"), item.funcargs.get("tmp_path")] if isinstance(item, pytest.Function) else []
-        for folder in filter(None, folders):
+        arguments = item.funcargs if isinstance(item, pytest.Function) else {}
+        for folder in (arguments[name] for name in ("logs", "tmp_path") if name in arguments):
             for log in sorted({*folder.rglob("*.log"), *folder.rglob("central/log")}):
                 tail = log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace")
                 report.sections.append((f"end of {log.relative_to(folder)}", tail))

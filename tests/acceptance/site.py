@@ -81,9 +81,7 @@ class Site:
     def start_registry(self) -> None:
         root = str(self.folder / "registry")
         argv = (*CLI, "edge", "registry", "--root", root, "--listen", self._address, "--htpasswd", str(self._htpasswd))
-        self._serving.enter_context(
-            running("local registry", argv, {}, self.folder, f"http://{self._address}/v2/")
-        )
+        self._serving.enter_context(running("local registry", argv, {}, self.folder, f"http://{self._address}/v2/"))
 
     def stop_registry(self) -> None:
         self._serving.close()

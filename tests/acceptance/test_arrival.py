@@ -60,9 +60,7 @@ def arrived(
 
 
 @pytest.mark.acceptance("A1")
-def test_one_time_token_is_all_that_a_site_needs_to_hold_its_images(
-    centre: Centre, name: str, tmp_path: Path
-) -> None:
+def test_one_time_token_is_all_that_a_site_needs_to_hold_its_images(centre: Centre, name: str, tmp_path: Path) -> None:
     image, index = f"{name}/app:v1", f"{name}/multi:v1"
     central = centre.central.client
     digests = {
@@ -83,12 +81,13 @@ def test_one_time_token_is_all_that_a_site_needs_to_hold_its_images(
 
 @pytest.mark.acceptance("A4")
 def test_index_arrives_byte_identical_with_every_platform(arrived: Arrived) -> None:
+    central, local = arrived.centre.central.client, arrived.site.registry
     repository, digest = arrived.repository("index"), arrived.digests["index"]
 
-    compared = artifacts.assert_arrived_identical(arrived.centre.central.client, arrived.site.registry, repository, digest)
+    compared = artifacts.assert_arrived_identical(central, local, repository, digest)
 
     assert compared == 1 + len(artifacts.PLATFORMS) * 4  # the index; for each platform manifest, config and two layers
-    assert artifacts.digest_at(arrived.site.registry, f"{repository}:v1") == digest
+    assert artifacts.digest_at(local, f"{repository}:v1") == digest
 
 
 @pytest.mark.acceptance("A5")
@@ -118,9 +117,7 @@ def test_signature_arrives_with_what_it_signs(arrived: Arrived) -> None:
 
     found = arrived.site.registry.referrer_list(repository, signed)
 
-    assert [(str(item.digest), item.artifact_type) for item in found] == [
-        (arrived.signature, artifacts.SIGNATURE_TYPE)
-    ]
+    assert [(str(item.digest), item.artifact_type) for item in found] == [(arrived.signature, artifacts.SIGNATURE_TYPE)]
     artifacts.assert_arrived_identical(
         arrived.centre.central.client, arrived.site.registry, repository, arrived.signature
     )

@@ -169,9 +169,7 @@ def test_layer_with_other_bytes_than_its_digest_promises_is_refused(centre: Cent
 
 
 @pytest.mark.acceptance("A13")
-def test_state_with_other_bytes_than_its_digest_promises_changes_nothing(
-    centre: Centre, name: str, join: Join
-) -> None:
+def test_state_with_other_bytes_than_its_digest_promises_changes_nothing(centre: Centre, name: str, join: Join) -> None:
     reference, more = f"{name}/app:v1", f"{name}/more:v1"
     digests = {item: artifacts.push_simple_image(centre.central.client, item, item) for item in (reference, more)}
     centre.put_group(name, {reference: digests[reference]})

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _RUN_SECONDS = 90.0
 _PUBLISH = (
     "from harbor_satellite.project import enter; enter(); "
-    "from flows.publish_state import publish_state; publish_state(return_state=True)"
+    "from flows.publish_state import publish_state; print(publish_state(return_state=True))"
 )
 
 
@@ -48,6 +48,20 @@ def test_change_of_one_group_leaves_the_robot_the_projects_of_the_others(
     assert _may_pull_from(harbor_centre, name) == {"satellite", "tills", "scanners"}
 
 
+@pytest.mark.acceptance("A18")
+def test_robot_that_is_gone_holds_up_no_other_satellite(harbor_centre: HarborCentre, centre: Centre, name: str) -> None:
+    group, first, second = f"{name}-group", f"{name}-1", f"{name}-2"
+    _put_group(harbor_centre, group, "tills")
+    for satellite in (first, second):
+        _claim(harbor_centre, satellite, [group])
+    harbor_centre.delete_robot(first)
+
+    _put_group(harbor_centre, group, "scanners")
+    _publish(harbor_centre, centre)
+
+    assert _may_pull_from(harbor_centre, second) == {"satellite", "scanners"}
+
+
 def _put_group(harbor_centre: HarborCentre, group: str, project: str) -> None:
     body = {"group": group, "registry": harbor_centre.harbor_url, "artifacts": [artifact(f"{project}/app:v1")]}
     assert harbor_centre.api.post("/api/groups/sync", json=body).status_code == 200
@@ -60,12 +74,10 @@ def _claim(harbor_centre: HarborCentre, name: str, groups: list[str]) -> None:
 
 
 def _publish(harbor_centre: HarborCentre, centre: Centre) -> None:
-    """Run the central flow as a worker of that centre would; Harbor's registry itself is not part of the fake."""
+    """Run the central flow as a worker of that centre would."""
     environment = {**os.environ, **harbor_centre.environment, "PREFECT_API_URL": centre.prefect_url}
     command = [sys.executable, "-c", _PUBLISH]
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,14 +24,14 @@ def test_status_tells_applied_state_lag_and_bytes(centre: Centre, name: str, tmp
     token = centre.add_satellite(name, [name])
     with Site(name, tmp_path / "site", centre) as site:
         with site.worker(token):
-            fresh = centre.wait_status(name, lambda status: status["in_step"], "the site in step")
+            fresh = centre.wait_status(name, lambda status: _is_on(status, 1), "the site in step with one image")
         fresh_digest = centre.state_digest(name)
         second = artifacts.push_simple_image(central, more, more)
         centre.put_group(name, {reference: first, more: second})
         centre.wait_published(name, {name: {reference: first, more: second}})
         behind = centre.status(name)
         with site.worker():
-            caught_up = centre.wait_status(name, lambda status: status["in_step"], "the site in step again")
+            caught_up = centre.wait_status(name, lambda status: _is_on(status, 2), "the site in step with two images")
 
         assert fresh["latest_state_digest"] == fresh["wanted_state_digest"] == fresh_digest
         assert (fresh["lag_seconds"], fresh["image_count"], fresh["failures"]) == (0, 1, [])
@@ -80,3 +80,8 @@ def test_report_names_what_could_not_be_had_and_why(centre: Centre, name: str, t
         assert reference == bad
         assert nowhere in reason
         assert site.holds(good, bad) == {good: digest, bad: None}
+
+
+def _is_on(status: dict[str, Any], images: int) -> bool:
+    """Tell whether the site is in step; at first it may be, with a state that names no group's images yet."""
+    return bool(status["in_step"]) and status["image_count"] == images

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.fixtures_registry import RunningRegistry
+
 RUN = {"cncf": run_cncf, "zot": run_zot, "embedded": run_embedded}
 PAIRS = [
     pytest.param(
@@ -139,3 +141,38 @@ def test_copy_cosign_signature_verifies_at_the_target(pair: tuple[HttpRegistry, 
     options = ("--key", "cosign.pub", "--insecure-ignore-tlog=true", "--allow-http-registry")
     run("verify", *options, f"{target.name}/{REPOSITORY}@{index.digest}")
     assert Digest.of(raw(target, "v1")) == index.digest
+
+
+def test_copy_one_platform_keeps_the_index_digest(pair: tuple[HttpRegistry, HttpRegistry]) -> None:
+    source, target = pair
+    index = push_index(source)
+
+    Copier(source, target, platforms=(images.AMD64,)).stage(REPOSITORY, index.digest, None)
+    publish_tags(target, REPOSITORY, index.digest, ("v1",))
+
+    assert raw(target, "v1") == raw(source, str(index.digest))
+    assert is_complete(target, REPOSITORY, index.digest, (images.AMD64,))
+
+
+def test_copy_one_platform_where_no_sparse_index_is_taken_brings_every_platform(
+    cncf_registry: RunningRegistry, embedded_registry: RunningRegistry
+) -> None:
+    with HttpRegistry(embedded_registry.url) as source, HttpRegistry(cncf_registry.url) as target:
+        index = push_index(source)
+
+        Copier(source, target, platforms=(images.AMD64,)).stage(REPOSITORY, index.digest, None)
+
+        assert is_complete(target, REPOSITORY, index.digest)
+
+
+def test_copy_one_platform_leaves_the_layers_of_the_others(embedded_registry: RunningRegistry, tmp_path: Path) -> None:
+    with (
+        run_embedded(tmp_path / "site") as site,
+        HttpRegistry(embedded_registry.url) as source,
+        HttpRegistry(site.url) as target,
+    ):
+        index = push_index(source)
+
+        Copier(source, target, platforms=(images.AMD64,)).stage(REPOSITORY, index.digest, None)
+
+        assert not is_complete(target, REPOSITORY, index.digest, (images.ARM64,))
