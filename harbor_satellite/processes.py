@@ -118,4 +118,4 @@ def free_port() -> int:
 def _die_with_parent() -> None:
     # A demo that is killed leaves nothing behind; elsewhere than on Linux it has to be stopped in order.
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

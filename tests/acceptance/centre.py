@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CLI = (sys.executable, "-c", "from harbor_satellite.cli import main; main()")
 ADMIN_PASSWORD = "Acceptance-1"
-PUBLISHING_SECONDS = 60.0  # of patience; it takes a few
+PUBLISHING_SECONDS = 100.0  # of patience; it takes a few
 SHORTEST_TOKEN_SECONDS = 60  # Ground Control takes no less
 _PROJECT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 120.0
@@ -157,7 +157,7 @@ def artifact(reference: str, digest: str = "", *, deleted: bool = False) -> dict
 
 
 def wait_until(look: Callable[[], T], is_it: Callable[[T], bool], what: str) -> T:
-    """Look again and again until what is found is as asked; fail after a minute."""
+    """Look again and again until what is found is as asked; fail when patience ends."""
     deadline = time.monotonic() + PUBLISHING_SECONDS
     while True:
         found = look()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from prefect.testing.utilities import prefect_test_harness
+from pydantic import SecretStr
 
 from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
 from harbor_satellite.ground_control import users
@@ -16,8 +18,6 @@ from harbor_satellite.ground_control.sources import OciSource
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.server import create_registry_app
 from harbor_satellite.satellite.store import SatelliteStore
-from pydantic import SecretStr
-from datetime import UTC, datetime
 from tests.fixtures_ground_control import ADMIN_PASSWORD, GroundControl, _fresh, running_ground_control, serve
 
 if TYPE_CHECKING:

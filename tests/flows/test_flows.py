@@ -15,6 +15,7 @@ from flows.register_satellite import register_satellite
 from flows.replicate_state import replicate_state
 from flows.report_status import report_status
 from harbor_satellite.demo.images import layer
+from harbor_satellite.edge_worker import EdgeWorker
 from harbor_satellite.errors import AuthenticationError, NotFoundError, RemoteError
 from harbor_satellite.ground_control.sources import OciSource
 from harbor_satellite.registry.state_store import pull_state
@@ -90,7 +91,9 @@ def test_publish_state_unchanged_publishes_nothing_again(world: World) -> None:
     assert world.centre.tag_list("satellite/group-state/stores/state") == ("1", "latest")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG state/artifact.py _entry: labels come back as list, so each run publishes anew")
+@pytest.mark.xfail(
+    strict=True, reason="BUG state/artifact.py _entry: labels come back as list, so each run publishes anew"
+)
 def test_publish_state_unchanged_with_labels_publishes_nothing_again(world: World) -> None:
     world.image(APP, "one")
     artifacts = [{"repository": APP, "tag": ["v1"], "labels": ["gold"]}]
@@ -124,13 +127,16 @@ class RefusingSource(OciSource):
 
 
 @pytest.mark.xfail(
-    strict=True, raises=RemoteError, reason="BUG tasks/fleet.py publish_satellite_states: one satellite stops all behind it"
+    strict=True,
+    raises=RemoteError,
+    reason="BUG tasks/fleet.py publish_satellite_states: one satellite stops all behind it",
 )
 def test_publish_satellite_states_one_refused_does_not_stop_the_others(world: World) -> None:
     world.image(APP, "one")
     world.ground_control.sync_group("stores", APP)
     for name in ("shop-a", "shop-b"):
         world.ground_control.enroll(name, "stores")
+    world.ground_control.sync_group("stores", "tools/another-project")
 
     with open_centre() as real, disable_run_logger():
         centre = Centre(real.settings, real.sessions, RefusingSource())
@@ -149,7 +155,7 @@ def test_reconcile_fleet_follows_the_rows(world: World) -> None:
 
     state = reconcile_fleet(return_state=True)
 
-    assert (pool.type, pool.concurrency_limit) == ("satellite", 1)
+    assert (pool.type, pool.concurrency_limit) == (EdgeWorker.type, 1)
     assert deployment.parameters == {"satellite": "shop-3"}
     assert deployment.entrypoint == "flows/replicate_state.py:replicate_state"
     assert "1 removed" in (state.message or "")

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ast
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun
 from prefect.flows import load_flow_from_entrypoint
 from prefect.states import Completed, Failed
 
 import tasks.fleet
 import tasks.ground_control
 import tasks.images
-from harbor_satellite.edge_worker import WORKER_TYPE, EdgeWorker, own_flow
+from harbor_satellite.edge_worker import EdgeWorker, own_flow
 from harbor_satellite.errors import (
     AuthenticationError,
     ConflictError,
@@ -26,7 +25,11 @@ from harbor_satellite.errors import (
     UntrustedDataError,
 )
 from harbor_satellite.project import project_dir
+from harbor_satellite.state.names import WORKER_TYPE
 from tasks.policy import RETRIES, is_retryable
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import TaskRun
 
 FLOWS = sorted(path.stem for path in (project_dir() / "flows").glob("*_*.py") if not path.stem.startswith("_"))
 TASKS = [
@@ -39,7 +42,9 @@ TASKS = [
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_flow_loads_from_its_entrypoint(flow: str) -> None:
-    loaded = load_flow_from_entrypoint(f"{project_dir()}/flows/{flow}.py:{flow}", use_placeholder_flow=False)
+    loaded: Flow[..., object] = load_flow_from_entrypoint(
+        f"{project_dir()}/flows/{flow}.py:{flow}", use_placeholder_flow=False
+    )
 
     assert loaded.name == flow.replace("_", "-")
     assert isinstance(loaded, Flow)
@@ -54,7 +59,9 @@ def test_flow_file_holds_no_class(flow: str) -> None:
 
 @pytest.mark.parametrize("flow", FLOWS)
 def test_flow_takes_no_secret_as_parameter(flow: str) -> None:
-    loaded = load_flow_from_entrypoint(f"{project_dir()}/flows/{flow}.py:{flow}", use_placeholder_flow=False)
+    loaded: Flow[..., object] = load_flow_from_entrypoint(
+        f"{project_dir()}/flows/{flow}.py:{flow}", use_placeholder_flow=False
+    )
 
     assert set(loaded.parameters.properties) <= {"satellite", "group"}
 
@@ -85,7 +92,7 @@ def test_own_flow_anything_else_is_refused(entrypoint: str) -> None:
 
 
 def test_edge_worker_is_of_the_type_that_pools_are_made_for() -> None:
-    assert EdgeWorker.type == WORKER_TYPE == "satellite"
+    assert EdgeWorker.type == WORKER_TYPE
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,9 @@ def test_cli_wrong_use_exits_2_without_traceback(
     assert "Traceback" not in error
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="BUG cli: a setting that does not parse ends in pydantic's traceback")
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="BUG cli: a setting that does not parse ends in pydantic's traceback"
+)
 def test_cli_broken_setting_exits_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARBOR_SATELLITE_IMAGE_WORKERS", "many")
 
@@ -111,7 +113,11 @@ def test_cli_broken_setting_exits_2(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_cli_sync_says_what_was_done_as_json(
-    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, source: tuple[FakeRegistry, str], target: tuple[FakeRegistry, str]
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    source: tuple[FakeRegistry, str],
+    target: tuple[FakeRegistry, str],
 ) -> None:
     digest = push(source[1])
     state = write_state(tmp_path / "state.json", source[1], (APP, digest))
@@ -128,7 +134,11 @@ def test_cli_sync_says_what_was_done_as_json(
 
 
 def test_cli_sync_again_keeps(
-    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, source: tuple[FakeRegistry, str], target: tuple[FakeRegistry, str]
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    source: tuple[FakeRegistry, str],
+    target: tuple[FakeRegistry, str],
 ) -> None:
     state = write_state(tmp_path / "state.json", source[1], (APP, push(source[1])))
     run("edge", "sync", "--state", state, "--target", target[1])
@@ -141,7 +151,11 @@ def test_cli_sync_again_keeps(
 
 
 def test_cli_sync_bad_image_exits_1_and_brings_the_good_one(
-    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, source: tuple[FakeRegistry, str], target: tuple[FakeRegistry, str]
+    run: Run,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    source: tuple[FakeRegistry, str],
+    target: tuple[FakeRegistry, str],
 ) -> None:
     bad = ("acme/bad", "sha256:" + "0" * 64)
     state = write_state(tmp_path / "state.json", source[1], bad, (APP, push(source[1])))

@@ -12,9 +12,9 @@ from deployments.spec import PULL_STEPS
 from harbor_satellite import central_service
 from harbor_satellite.project import project_dir
 from harbor_satellite.state.names import satellite_name, work_pool_name
+from harbor_satellite.state.plan import Copy
 from tasks.tables import TASKS_PER_RUN, artifact_key, batches
 from tests.unit.state.builders import D1
-from harbor_satellite.state.plan import Copy
 
 PROJECT: dict[str, Any] = yaml.safe_load((project_dir() / "prefect.yaml").read_text())
 DEPLOYMENTS: list[dict[str, Any]] = PROJECT["deployments"]
@@ -45,9 +45,7 @@ def test_prefect_yaml_pool_and_pull_steps_are_those_of_the_code(deployment: dict
 
 
 def test_prefect_yaml_deployments_have_the_names_that_code_uses() -> None:
-    names = {
-        f"{item['entrypoint'].partition(':')[2].replace('_', '-')}/{item['name']}" for item in DEPLOYMENTS
-    }
+    names = {f"{item['entrypoint'].partition(':')[2].replace('_', '-')}/{item['name']}" for item in DEPLOYMENTS}
 
     assert names == {PUBLISH_STATE, RECONCILE_FLEET}
 
@@ -85,6 +83,8 @@ def test_artifact_key_is_what_prefect_takes() -> None:
     assert re.fullmatch(r"[a-z0-9-]+", artifact_key("shop_17.berlin"))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG tasks/tables.py artifact_key: two satellites that differ in . _ - share one table")
+@pytest.mark.xfail(
+    strict=True, reason="BUG tasks/tables.py artifact_key: two satellites that differ in . _ - share one table"
+)
 def test_artifact_key_differs_for_different_satellites() -> None:
     assert len({artifact_key(name) for name in ("shop.1", "shop_1", "shop-1")}) == 3

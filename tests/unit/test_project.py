@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from harbor_satellite.project import enter, project_dir
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_project_dir_holds_the_project() -> None:

@@ -41,7 +41,9 @@ def test_parse_challenges(header: str, challenges: list[Challenge]) -> None:
     assert list(parse_challenges(header)) == challenges
 
 
-@pytest.mark.xfail(strict=True, reason="BUG oci/challenge.py: a token68 (RFC 9110, 11.2) hides the challenges behind it")
+@pytest.mark.xfail(
+    strict=True, reason="BUG oci/challenge.py: a token68 (RFC 9110, 11.2) hides the challenges behind it"
+)
 def test_parse_challenges_after_token68_goes_on() -> None:
     assert BASIC in parse_challenges('Negotiate YWJj==, Basic realm="b"')
 
@@ -55,7 +57,13 @@ def test_parse_challenges_any_text_ends_and_raises_nothing(header: str) -> None:
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
     "header",
-    ["Bearer " + 'a="' * 20_000, "Bearer " + "a=b," * 20_000, "a" * 60_000, "Bearer a=" + '"\\' * 30_000, " ," * 30_000],
+    [
+        "Bearer " + 'a="' * 20_000,
+        "Bearer " + "a=b," * 20_000,
+        "a" * 60_000,
+        "Bearer a=" + '"\\' * 30_000,
+        " ," * 30_000,
+    ],
     ids=["open quotes", "parameters", "one word", "escapes", "commas"],
 )
 def test_parse_challenges_long_garbage_takes_no_quadratic_time(header: str) -> None:

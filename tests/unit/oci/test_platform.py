@@ -13,7 +13,9 @@ def test_platform_parse_then_str_gives_same_text(text: str) -> None:
     assert str(Platform.parse(text)) == text
 
 
-@pytest.mark.parametrize("text", ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "Linux/amd64", "linux/amd 64", "a/b\n"])
+@pytest.mark.parametrize(
+    "text", ["", "linux", "linux/", "/amd64", "linux/arm/v7/x", "Linux/amd64", "linux/amd 64", "a/b\n"]
+)
 def test_platform_parse_other_text_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError, match="not a platform"):
         Platform.parse(text)

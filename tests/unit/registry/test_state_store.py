@@ -13,7 +13,13 @@ import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.demo.images import Blob, blob, push_manifest
-from harbor_satellite.errors import DigestMismatchError, HarborSatelliteError, MalformedStateError, RemoteError, SizeLimitError
+from harbor_satellite.errors import (
+    DigestMismatchError,
+    HarborSatelliteError,
+    MalformedStateError,
+    RemoteError,
+    SizeLimitError,
+)
 from harbor_satellite.oci import media_types
 from harbor_satellite.oci.descriptor import Descriptor, descriptor_json
 from harbor_satellite.oci.digest import Digest
@@ -76,8 +82,8 @@ def docker_layer(content: bytes) -> Blob:
 
 def put_ours(registry: LayoutRegistry, raw: bytes) -> Digest:
     manifest, blobs = state_manifest(raw)
-    for part, content in zip([manifest["config"], manifest["layers"][0]], blobs, strict=True):
-        registry.blob_put(STATE, Descriptor("", Digest.parse(part["digest"]), part["size"]), [content])
+    for part, packed in zip([manifest["config"], manifest["layers"][0]], blobs, strict=True):
+        registry.blob_put(STATE, Descriptor("", Digest.parse(part["digest"]), part["size"]), [packed])
     content = ManifestContent(media_types.OCI_MANIFEST, json.dumps(manifest).encode())
     registry.manifest_put(STATE, "latest", content)
     return content.digest
@@ -108,7 +114,12 @@ def test_state_manifest_same_json_gives_same_bytes() -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [gzip.compress(tar(RAW)), gzip.compress(tar(RAW, "./artifacts.json")), gzip.compress(tar(RAW, "/artifacts.json")), tar(RAW)],
+    [
+        gzip.compress(tar(RAW)),
+        gzip.compress(tar(RAW, "./artifacts.json")),
+        gzip.compress(tar(RAW, "/artifacts.json")),
+        tar(RAW),
+    ],
     ids=["as the original", "dot in front", "slash in front", "not packed"],
 )
 def test_pull_state_of_the_original(registry: LayoutRegistry, content: bytes) -> None:
@@ -161,7 +172,9 @@ def test_pull_state_layer_without_state_is_refused(registry: LayoutRegistry, con
         pytest.param(
             2,
             id="packed twice",
-            marks=pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks once more"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks once more"
+            ),
         ),
     ],
 )
@@ -175,7 +188,9 @@ def test_pull_state_zip_bomb_is_refused(registry: LayoutRegistry, levels: int) -
         pull_state(registry, STATE, "latest")
 
 
-@pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks xz and bzip2, without a cap")
+@pytest.mark.xfail(
+    strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks xz and bzip2, without a cap"
+)
 def test_pull_state_bomb_behind_xz_is_not_unpacked(registry: LayoutRegistry) -> None:
     put_docker_image(registry, docker_layer(lzma.compress(tar(bytes(64 * 1024 * 1024), "big") + tar(RAW))))
 
@@ -189,7 +204,9 @@ def chained_long_names(count: int) -> bytes:
     return (header.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * count
 
 
-@pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py _extract: ValueError and RecursionError of tarfile leak")
+@pytest.mark.xfail(
+    strict=True, reason="BUG registry/state_store.py _extract: ValueError and RecursionError of tarfile leak"
+)
 @pytest.mark.parametrize(
     "content",
     [tar(RAW, **{"GNU.sparse.map": "x,y"}), chained_long_names(3000)],
@@ -220,7 +237,11 @@ def test_pull_state_layer_with_other_bytes_is_refused(content: bytes) -> None:
     part = Descriptor("application/json", Digest.of(RAW), len(RAW))
     fake.add_manifest(STATE, json.dumps({"layers": [descriptor_json(part)]}).encode(), "latest")
 
-    with fake.serving() as url, HttpRegistry(url) as source, pytest.raises((DigestMismatchError, SizeLimitError, RemoteError)):
+    with (
+        fake.serving() as url,
+        HttpRegistry(url) as source,
+        pytest.raises((DigestMismatchError, SizeLimitError, RemoteError)),
+    ):
         pull_state(source, STATE, "latest")
 
 
@@ -245,7 +266,7 @@ def pusher(url: str, username: str = "robot$edge", secret: str = SECRET) -> Stat
             "bearer",
             marks=pytest.mark.xfail(
                 strict=True,
-                reason="BUG registry/state_store.py: oras-py keeps the token of its first HEAD (pull only), as at Harbor",
+                reason="BUG registry/state_store.py: oras-py keeps the token of its first HEAD: pull only",
             ),
         ),
     ],

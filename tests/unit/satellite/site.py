@@ -15,7 +15,6 @@ from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.state_store import state_manifest
-from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.sync import sync_satellite
 from harbor_satellite.state.artifact import (
     SatelliteState,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.connections import Connections
     from harbor_satellite.satellite.outcome import RunOutcome
+    from harbor_satellite.satellite.store import SatelliteStore
 
 SHOP = SatelliteName("shop")
 HOST = "centre.test"
@@ -142,8 +142,8 @@ class Site:
 def put_state(registry: LayoutRegistry, repository: str, raw: bytes) -> Digest:
     """Push a state as ``StatePusher`` does."""
     manifest, blobs = state_manifest(raw)
-    for part, content in zip([manifest["config"], manifest["layers"][0]], blobs, strict=True):
-        registry.blob_put(repository, Descriptor("", Digest.parse(part["digest"]), part["size"]), [content])
+    for part, packed in zip([manifest["config"], manifest["layers"][0]], blobs, strict=True):
+        registry.blob_put(repository, Descriptor("", Digest.parse(part["digest"]), part["size"]), [packed])
     content = ManifestContent(media_types.OCI_MANIFEST, json.dumps(manifest).encode())
     registry.manifest_put(repository, "latest", content)
     return content.digest

@@ -6,7 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.demo.images import AMD64, layer, push_image
-from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.errors import InvalidInputError, RemoteError
+from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.layout import LayoutRegistry
@@ -14,9 +15,14 @@ from harbor_satellite.registry.state_store import StatePusher
 from harbor_satellite.satellite.connections import Connections, registry_host
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.sync import sync_satellite
-from harbor_satellite.state.artifact import SatelliteState, StateArtifact, StatePin, satellite_state_json, state_artifact_json
+from harbor_satellite.state.artifact import (
+    SatelliteState,
+    StateArtifact,
+    StatePin,
+    satellite_state_json,
+    state_artifact_json,
+)
 from harbor_satellite.state.names import GroupName, SatelliteName, group_state_repository
-from harbor_satellite.oci.reference import Reference
 from tests.fakes.registry import FakeRegistry
 from tests.unit.satellite.site import wanted
 
@@ -71,11 +77,14 @@ def test_source_is_only_copies_all_from_home(local: LayoutRegistry) -> None:
 def test_source_other_registry_never_sees_the_credential(local: LayoutRegistry) -> None:
     home, other = FakeRegistry(auth="basic"), FakeRegistry(auth="basic")
 
-    with home.serving() as home_url, other.serving() as other_url:
-        with Connections(home_url=home_url, credentials=WHO, target=local) as connections:
-            connections.source(home_url).tag_list("acme/app")
-            with pytest.raises(Exception, match="401"):
-                connections.source(other_url).tag_list("acme/app")
+    with (
+        home.serving() as home_url,
+        other.serving() as other_url,
+        Connections(home_url=home_url, credentials=WHO, target=local) as connections,
+    ):
+        connections.source(home_url).tag_list("acme/app")
+        with pytest.raises(RemoteError, match="401"):
+            connections.source(other_url).tag_list("acme/app")
 
     assert any("authorization" in one.headers for one in home.requests)
     assert not any("authorization" in one.headers for one in other.requests)
@@ -101,7 +110,9 @@ def test_sync_over_http_unchanged_costs_one_request_for_the_state(
         for _ in range(2):
             centre.requests.clear()
             with Connections(home_url=url, credentials=WHO, target=local) as connections:
-                outcomes.append(sync_satellite(connections, store, f"{url}/satellite/satellite-state/shop/state:latest"))
+                outcomes.append(
+                    sync_satellite(connections, store, f"{url}/satellite/satellite-state/shop/state:latest")
+                )
 
     assert [len(outcome.of("copied")) for outcome in outcomes] == [1, 0]
     assert [one.method for one in centre.requests if one.path != "/v2/"] == ["HEAD"]

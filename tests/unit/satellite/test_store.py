@@ -81,7 +81,7 @@ def test_store_applied_comes_back_whole(store: SatelliteStore) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}", b'{"owned": 5}', b'{"auth": {"url": 5}}'],
-    ids=lambda content: repr(content),
+    ids=repr,
 )
 @pytest.mark.parametrize("name", ["registration.json", "applied.json"])
 def test_store_damaged_file_is_reported_by_name(store: SatelliteStore, name: str, content: bytes) -> None:
@@ -103,7 +103,9 @@ def test_store_file_of_brackets_is_reported(store: SatelliteStore) -> None:
         store.applied()
 
 
-@pytest.mark.xfail(strict=True, reason="BUG satellite/store.py registration: pydantic's error is chained and echoes the secret")
+@pytest.mark.xfail(
+    strict=True, reason="BUG satellite/store.py registration: pydantic's error is chained and echoes the secret"
+)
 def test_store_damaged_registration_shows_no_secret_in_traceback(store: SatelliteStore) -> None:
     store.folder.mkdir(parents=True)
     (store.folder / "registration.json").write_text(f'{{"auth": {{"url": "h", "password": "{SECRET}"}}}}')
@@ -129,9 +131,10 @@ def test_store_save_registration_drops_claim_key(store: SatelliteStore) -> None:
 
 
 def test_store_lock_held_is_a_conflict_and_free_afterwards(store: SatelliteStore) -> None:
-    with store.lock():
-        with pytest.raises(ConflictError, match="another replication is running"), SatelliteStore(store.folder).lock():
-            pytest.fail("two runs at once")
+    busy = pytest.raises(ConflictError, match="another replication is running")
+
+    with store.lock(), busy, SatelliteStore(store.folder).lock():
+        pytest.fail("two runs at once")
 
     with store.lock():
         pass

@@ -253,7 +253,7 @@ def test_sync_killed_while_tag_moves_next_run_finishes(site: Site, moment: str) 
 
 @pytest.mark.xfail(
     strict=True,
-    reason="BUG satellite/replication.py is_unchanged: after a cut run, a roll-back to the recorded state is taken for done",
+    reason="BUG satellite/replication.py is_unchanged: after a cut run, a roll-back is taken for done",
 )
 def test_sync_killed_after_tag_moved_then_rolled_back_moves_it_back(site: Site) -> None:
     old, new = site.image(APP, "one"), site.image(APP, "two")
@@ -273,7 +273,8 @@ def test_sync_killed_after_tag_moved_then_rolled_back_moves_it_back(site: Site) 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
 @pytest.mark.xfail(
-    strict=True, reason="BUG satellite/replication.py _forget: owned names that are gone or changed at the site stay for ever"
+    strict=True,
+    reason="BUG satellite/replication.py _forget: owned names gone or changed at the site stay for ever",
 )
 def test_sync_unwanted_name_gone_or_changed_at_site_is_forgotten(site: Site, how: str) -> None:
     site.publish({"g": [wanted(APP, site.image(APP, "one"), "v1")]})
@@ -306,7 +307,8 @@ def test_sync_by_digest_alone_is_pinned_and_unpinned(site: Site) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="BUG satellite/replication.py _delete: deleting by digest takes the tags that others want with it"
+    strict=True,
+    reason="BUG satellite/replication.py _delete: deleting by digest takes the tags that others want with it",
 )
 def test_sync_by_digest_alone_no_longer_wanted_leaves_tag_of_other_group(site: Site) -> None:
     digest = site.image(APP, "one")
@@ -431,7 +433,9 @@ def test_sync_one_group_state_missing_changes_nothing(site: Site) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="BUG satellite/sync.py _followed: a reference over 1024 characters leaks ValidationError"
+    strict=True,
+    raises=ValueError,
+    reason="BUG satellite/sync.py _followed: a reference over 1024 characters leaks ValidationError",
 )
 def test_record_run_failed_image_with_many_tags_is_recorded(site: Site) -> None:
     tags = tuple(f"{number:064d}" for number in range(20))
@@ -443,14 +447,15 @@ def test_record_run_failed_image_with_many_tags_is_recorded(site: Site) -> None:
     assert len(site.store.applied().failures) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="BUG satellite/replication.py make_plan: a deep run counts platforms left out as missing")
 def test_sync_deep_with_platform_filter_finds_nothing_to_do(site: Site) -> None:
     site.local._layouts.clear()
     site.local.close()
     local = Local(site.folder / "sparse", "local.test", requires_content=False)
     site.local = local
     children = [push_image(site.home, APP, AMD64, [layer("amd", 2000)])]
-    arm = replace(push_image(site.home, APP, AMD64, [layer("arm", 2000)]), platform=replace(AMD64, architecture="arm64"))
+    arm = replace(
+        push_image(site.home, APP, AMD64, [layer("arm", 2000)]), platform=replace(AMD64, architecture="arm64")
+    )
     index = push_index(site.home, APP, "x", [*children, arm])
     states = [StateArtifact(GroupName("g"), "", (wanted(APP, index.digest, "v1"),))]
     options = SyncOptions(platforms=(AMD64,), is_deep=True)

@@ -174,7 +174,9 @@ def test_parse_state_artifact_deleted_is_no_boolean_is_refused(deleted: object) 
         parse(document({**PART, "deleted": deleted}))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG state/artifact.py _text: the whole value goes into the message, up to 4 MiB")
+@pytest.mark.xfail(
+    strict=True, reason="BUG state/artifact.py _text: the whole value goes into the message, up to 4 MiB"
+)
 def test_parse_state_artifact_malformed_message_stays_short() -> None:
     with pytest.raises(MalformedStateError) as raised:
         parse(document({**PART, "type": ["x" * 1_000_000]}))
@@ -190,7 +192,9 @@ def test_same_content_labels_after_round_trip() -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, raises=UnicodeEncodeError, reason="BUG state/artifact.py: a lone surrogate parses and cannot be written"
+    strict=True,
+    raises=UnicodeEncodeError,
+    reason="BUG state/artifact.py: a lone surrogate parses and cannot be written",
 )
 def test_state_artifact_json_of_parsed_text_with_lone_surrogate() -> None:
     with pytest.raises(MalformedStateError):
@@ -263,7 +267,9 @@ def test_has_expired_without_expiry_never() -> None:
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.text(max_size=3))
-ENTRIES = st.lists(st.dictionaries(st.sampled_from([*PART, "size", "platforms", "referrers", "deleted"]), VALUES) | VALUES)
+ENTRIES = st.lists(
+    st.dictionaries(st.sampled_from([*PART, "size", "platforms", "referrers", "deleted"]), VALUES) | VALUES
+)
 
 
 @given(st.binary() | st.builds(document, st.just(PART), generation=VALUES, registry=VALUES, group=VALUES))

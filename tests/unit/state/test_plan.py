@@ -152,7 +152,10 @@ def test_merge_states_referrers(
     first: tuple[Digest, ...], second: tuple[Digest, ...] | None, union: tuple[Digest, ...] | None
 ) -> None:
     merged = merge_states(
-        [group("g", entry("acme/a", D1, "v1", referrers=first)), group("h", entry("acme/a", D1, "v1", referrers=second))]
+        [
+            group("g", entry("acme/a", D1, "v1", referrers=first)),
+            group("h", entry("acme/a", D1, "v1", referrers=second)),
+        ]
     )
 
     assert merged.artifacts[0].referrers == union
@@ -208,7 +211,10 @@ def test_plan_replication_carried_out_leaves_nothing_to_do(
     desired = merge_states(states)
     plan = plan_replication(desired, present, owned)
     copied = {name: copy.digest for copy in plan.copy for name in copy.names}
-    after = {**{name: digest for name, digest in present.items() if name not in {d.name for d in plan.delete}}, **copied}
+    after = {
+        **{name: digest for name, digest in present.items() if name not in {d.name for d in plan.delete}},
+        **copied,
+    }
     ours = {**owned, **{name: frozenset({digest}) for name, digest in copied.items()}}
 
     again = plan_replication(desired, after, {name: held for name, held in ours.items() if name in after})
