@@ -42,6 +42,6 @@ def publish_state(group: str | None = None) -> State[None]:
         start_replication(moved)
     broken = [name for name, state in zip(groups, states, strict=True) if not state.is_completed()]
     missing = [problem for future in published if future.state.is_completed() for problem in future.result()]
-    if broken or missing:
-        return Failed(message=f"not published: {broken}; not resolved: {missing}")
+    if problems := [*(f"group {name} not published" for name in broken), *missing, *centre.problems]:
+        return Failed(message="; ".join(problems))
     return Completed(message=f"{len(groups)} groups; {len(moved)} satellites moved")

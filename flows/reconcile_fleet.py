@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prefect import flow
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
 from tasks.fleet import (
@@ -29,4 +29,6 @@ def reconcile_fleet() -> State[None]:
     created = upsert_deployments(satellites)
     removed = remove_deployments(satellites)
     start_replication(tuple(sorted({*moved, *created})))
+    if centre.problems:
+        return Failed(message="; ".join(centre.problems))
     return Completed(message=f"{len(satellites)} satellites: {len(created)} deployed, {len(removed)} removed")

@@ -11,7 +11,17 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_status import report_status
-from tasks.images import check_state, copy_images, fetch_states, plan_images, publish_images, record_unchanged
+from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.settings import SatelliteSettings
+from tasks.images import (
+    check_state,
+    copy_images,
+    fetch_states,
+    plan_images,
+    publish_images,
+    record_failed_run,
+    record_unchanged,
+)
 from tasks.site import Site, open_site
 from tasks.tables import batches, publish_table
 
@@ -26,18 +36,21 @@ MAX_ROUNDS = 3  # a state that moved while it was applied is applied too, instea
 @flow(
     name="replicate-state",
     flow_run_name="replicate-state {satellite}",
-    task_runner=ThreadPoolTaskRunner(max_workers=4),  # type: ignore[arg-type]  # its type parameter is invariant
+    task_runner=ThreadPoolTaskRunner(max_workers=SatelliteSettings().image_workers),  # type: ignore[arg-type]  # its type parameter is invariant
     persist_result=False,
 )
 def replicate_state(satellite: str) -> State[str]:
     """Replicate until the site is in step, show what was done and why, and report to Ground Control."""
-    with open_site(satellite) as site:
-        outcome = replicate(site)
+    try:
+        with open_site(satellite) as site:
+            outcome = replicate(site)
+    finally:
+        # Whatever became of the run, the centre should hear of it; if it cannot, the run's own end still counts.
+        delivered = report_status(satellite, return_state=True)
+        if not delivered.is_completed():
+            get_run_logger().warning("report not delivered reason=%s", delivered.message)
     if outcome.is_news:
         publish_table(satellite, outcome)
-    delivered = report_status(satellite, return_state=True)
-    if not delivered.is_completed():
-        get_run_logger().warning("report not delivered reason=%s", delivered.message)
     if failed := outcome.of("failed"):
         return Failed(message=f"{len(failed)} of {len(outcome.images)} images failed: {failed[0].reason}")
     return Completed(message=outcome.summary())
@@ -45,6 +58,15 @@ def replicate_state(satellite: str) -> State[str]:
 
 def replicate(site: Site) -> RunOutcome:
     """Fetch, plan, copy, publish; again if the state moved meanwhile."""
+    try:
+        return follow(site)
+    except HarborSatelliteError as error:
+        record_failed_run(site, error)
+        raise
+
+
+def follow(site: Site) -> RunOutcome:
+    """Apply the current state until it no longer moves; a bad image is in the outcome, a bad state raises."""
     outcome: RunOutcome | None = None
     for _ in range(MAX_ROUNDS):
         current = check_state(site)

@@ -57,6 +57,8 @@ def _export(settings: SatelliteSettings) -> None:
     poll = str(settings.poll_interval_seconds)
     os.environ["HARBOR_SATELLITE_GROUND_CONTROL_URL"] = settings.ground_control_url
     os.environ["HARBOR_SATELLITE_DATA_DIR"] = str(settings.data_dir.absolute())
+    if settings.ca:
+        os.environ["HARBOR_SATELLITE_CA"] = str(settings.ca.absolute())
     if settings.token_file:
         os.environ["HARBOR_SATELLITE_TOKEN_FILE"] = str(settings.token_file.absolute())
     for name, value in {

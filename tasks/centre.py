@@ -30,6 +30,8 @@ class Centre:
         self.settings = settings
         self.sessions = sessions
         self.source = source
+        self.problems: list[str] = []
+        """What went wrong with single satellites; the run fails at its end, after all others were served."""
 
     @property
     def public_url(self) -> str:

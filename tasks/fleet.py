@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, replicate_deployment
 from deployments.spec import PULL_STEPS, DeploymentSpec
-from harbor_satellite.errors import NotFoundError
+from harbor_satellite.errors import HarborSatelliteError, NotFoundError
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.publishing import publish_group, publish_satellite, resolve_group
 from harbor_satellite.satellite.replication import utc_now
@@ -83,12 +83,18 @@ def publish_satellite_states(centre: Centre, satellites: tuple[SatelliteDeployme
     logger = get_run_logger()
     moved = []
     for satellite in satellites:
-        with centre.sessions.begin() as session:
-            fleet.grant_projects(session, centre.source, satellite.name)
-        with centre.sessions.begin() as session:
-            if publish_satellite(session, centre.pusher, satellite.name, registry=centre.public_url, now=utc_now()):
-                moved.append(str(satellite.name))
-                logger.info("published satellite state satellite=%s", satellite.name)
+        try:
+            with centre.sessions.begin() as session:
+                fleet.grant_projects(session, centre.source, satellite.name)
+            with centre.sessions.begin() as session:
+                if publish_satellite(session, centre.pusher, satellite.name, registry=centre.public_url, now=utc_now()):
+                    moved.append(str(satellite.name))
+                    logger.info("published satellite state satellite=%s", satellite.name)
+        except NotFoundError:
+            logger.info("satellite is gone satellite=%s", satellite.name)
+        except HarborSatelliteError as error:  # one satellite never holds up the others
+            logger.error("state not published satellite=%s reason=%s", satellite.name, error)  # noqa: TRY400
+            centre.problems.append(f"state of satellite {satellite.name}: {error}")
     return tuple(moved)
 
 

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.satellite.outcome import RunOutcome, failed_outcome
+from harbor_satellite.satellite.publication import publish_and_prune
 from harbor_satellite.satellite.replication import (
     FetchedState,
     current_state_digest,
@@ -16,11 +17,10 @@ from harbor_satellite.satellite.replication import (
     is_unchanged,
     known_blobs,
     make_plan,
-    publish_and_prune,
     stage,
     utc_now,
 )
-from harbor_satellite.satellite.sync import record_run, run_outcome, unchanged_outcome
+from harbor_satellite.satellite.sync import record_failure, record_run, run_outcome, unchanged_outcome
 from tasks.policy import local_task, remote_task
 from tasks.progress import show_progress
 
@@ -47,7 +47,7 @@ def check_state(site: Site) -> Digest | None:
 @remote_task(name="fetch-state", run_name="fetch state of {site.satellite}", timeout_seconds=_STATE_TIMEOUT_SECONDS)
 def fetch_states(site: Site) -> FetchedState:
     """Fetch the satellite state and every group's state, verified."""
-    fetched = fetch_state(site.connections, site.registration.state, utc_now())
+    fetched = fetch_state(site.connections, site.registration.state, site.store.applied().groups, utc_now())
     groups = ", ".join(f"{state.group}={state.generation}" for state in fetched.groups)
     get_run_logger().info("fetched state=%s generations=%s", fetched.digest, groups or "none")
     return fetched
@@ -114,6 +114,12 @@ def publish_images(site: Site, fetched: FetchedState, plan: ReplicationPlan) -> 
     record_run(site.store, outcome, fetched, utc_now())
     get_run_logger().info("replicated state=%s %s", fetched.digest, outcome.summary())
     return outcome
+
+
+@local_task(name="record-failure")
+def record_failed_run(site: Site, error: HarborSatelliteError) -> None:
+    """Keep why the run failed as a whole, so that the report can say it."""
+    record_failure(site.store, error, utc_now())
 
 
 @local_task(name="record-unchanged")

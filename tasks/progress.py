@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import threading
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _EVERY_SECONDS = 5.0  # an update costs the server 35 ms
+_LAST_UPDATE_SECONDS = 2.0
 _HUNDRED = 100.0
+_LOG = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -34,17 +39,23 @@ def show_progress(label: str, total_bytes: int) -> Iterator[Callable[[int], None
         with guard:
             counted += size
 
+    def show(artifact: UUID | None) -> UUID | None:
+        progress = min(_HUNDRED, _HUNDRED * counted / total_bytes)
+        if artifact is not None:
+            update_progress_artifact(artifact, progress)
+            return artifact
+        made = create_progress_artifact(progress, description=f"copying {label}")
+        return made if isinstance(made, UUID) else None
+
     def watch() -> None:
         artifact: UUID | None = None
-        while not done.wait(_EVERY_SECONDS):
-            progress = min(_HUNDRED, _HUNDRED * counted / total_bytes)
-            if artifact is None:
-                made = create_progress_artifact(progress, description=f"copying {label}")
-                artifact = made if isinstance(made, UUID) else None
-            else:
-                update_progress_artifact(artifact, progress)
-        if artifact is not None:
-            update_progress_artifact(artifact, _HUNDRED)
+        while not done.wait(_EVERY_SECONDS) or artifact is not None:
+            try:
+                artifact = show(artifact)
+            except (PrefectException, httpx.HTTPError, OSError) as error:
+                _LOG.debug("progress not shown label=%s reason=%s", label, error)
+            if done.is_set():
+                return
 
     if not total_bytes:
         yield count
@@ -56,4 +67,4 @@ def show_progress(label: str, total_bytes: int) -> Iterator[Callable[[int], None
         yield count
     finally:
         done.set()
-        watcher.join()
+        watcher.join(_LAST_UPDATE_SECONDS)  # images never wait for Prefect

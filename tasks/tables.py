@@ -36,5 +36,8 @@ def publish_table(satellite: str, outcome: RunOutcome) -> None:
 
 
 def artifact_key(satellite: str) -> str:
-    """Return the key of a satellite's table: Prefect takes only lower-case letters, digits and dashes."""
-    return f"replication-{satellite.replace('.', '-').replace('_', '-')}"
+    """Return the key of a satellite's table: Prefect takes only lower-case letters, digits and dashes.
+
+    ``-d-`` and ``-u-`` stand for what it does not take, so that two satellites never share a table.
+    """
+    return f"replication-{satellite.replace('-', '--').replace('.', '-d-').replace('_', '-u-')}"

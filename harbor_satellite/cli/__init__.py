@@ -7,6 +7,7 @@ import sys
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from harbor_satellite import __version__
 from harbor_satellite.cli import demo, edge, ground_control
@@ -62,5 +63,10 @@ def main() -> None:
     except HarborSatelliteError as error:
         typer.echo(f"error: {error}\n       {error.diagnostics()}", err=True)
         sys.exit(_WRONG_USE if isinstance(error, InvalidInputError) else _FAILED)
+    except ValidationError as error:
+        # Only names and rules: the value of a setting may be a secret.
+        for problem in error.errors(include_input=False, include_url=False):
+            typer.echo(f"error: setting {'.'.join(map(str, problem['loc']))}: {problem['msg']}", err=True)
+        sys.exit(_WRONG_USE)
     except KeyboardInterrupt:
         sys.exit(130)

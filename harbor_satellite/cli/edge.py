@@ -93,7 +93,7 @@ def sync(
         list[str] | None, typer.Option(help="os/architecture[/variant] to bring; repeatable. Without: all.")
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Check every blob of what is there already.")] = False,
-    workers: Annotated[int, typer.Option(help="Images on their way at once.", min=1, max=64)] = 4,
+    workers: Annotated[int | None, typer.Option(help="Images on their way at once.", min=1, max=64)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the record of what was copied is kept.")] = None,
     output: Annotated[Output, typer.Option(help="How to say what was done.")] = "text",
 ) -> None:
@@ -105,7 +105,7 @@ def sync(
         settings = settings.model_copy(update={"local_registry_url": target})
     platforms = tuple(Platform.parse(item) for item in platform or ())
     with _progress(is_shown=output == "text" and sys.stderr.isatty()) as on_bytes:
-        options = SyncOptions(workers, platforms, is_deep=deep, on_bytes=on_bytes)
+        options = SyncOptions(workers or settings.image_workers, platforms, is_deep=deep, on_bytes=on_bytes)
         outcome = _sync_given(settings, tuple(state), source, options) if state else _sync_own(settings, options)
     _show(outcome, output)
     if not outcome.is_converged:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PARAMETER: Final = re.compile(rf'\s*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_WORD}))\s*(?:,|$)')
+_TOKEN68: Final = re.compile(r"\s*[A-Za-z0-9._~+/-]+=*\s*(?:,|$)")  # RFC 9110, 11.2: Negotiate and NTLM send one
 _SCHEME: Final = re.compile(rf"\s*,?\s*({_WORD})(?:\s+|$|,)")
 
 
@@ -39,5 +40,11 @@ def parse_challenges(header: str) -> tuple[Challenge, ...]:
             name, quoted, plain = parameter.groups()
             parameters[name.lower()] = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
             position = parameter.end()
+        if (
+            not parameters
+            and (token68 := _TOKEN68.match(header, position))
+            and not header[: scheme.end()].endswith(",")
+        ):
+            position = token68.end()
         challenges.append(Challenge(scheme[1].lower(), parameters))
     return tuple(challenges)

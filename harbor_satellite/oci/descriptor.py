@@ -156,6 +156,8 @@ def _json_object(raw: bytes, what: str) -> dict[str, Any]:
 
 def _media_type(document: dict[str, Any], content_type: str, what: str) -> str:
     inside = document.get("mediaType") or ""
+    if not isinstance(inside, str):
+        raise MalformedStateError(f"manifest {what} has a mediaType that is no text: {str(inside)[:120]!r}")
     # distribution-spec, "Pushing Manifests": Content-Type must equal mediaType where both are there.
     if inside and content_type in media_types.MANIFESTS and inside != content_type:
         raise MalformedStateError(f"manifest {what} says {inside!r} but was sent as {content_type!r}")

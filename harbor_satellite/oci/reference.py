@@ -13,7 +13,10 @@ from harbor_satellite.oci.digest import Digest, is_digest
 _COMPONENT: Final = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
-_REGISTRY: Final = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
+_REGISTRY: Final = re.compile(
+    r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_PORT_MAX: Final = 65535
 _REPOSITORY_MAX_LENGTH: Final = 255  # characters; the limit of every registry met so far
 
 DOCKER_HUB: Final = "docker.io"
@@ -51,7 +54,8 @@ class Reference:
     digest: Digest | None = None
 
     def __post_init__(self) -> None:
-        if _REGISTRY.fullmatch(self.registry) is None:
+        match = _REGISTRY.fullmatch(self.registry)
+        if match is None or int(match["port"] or 0) > _PORT_MAX:
             raise InvalidInputError(f"not a registry (host or host:port): {self.registry[:200]!r}")
         check_repository(self.repository)
         if self.tag:
@@ -68,12 +72,12 @@ class Reference:
             InvalidInputError: any part breaks its rule.
         """
         rest = text.split("://", 1)[-1]
-        rest, _, digest_text = rest.partition("@")
-        digest = Digest.parse(digest_text) if digest_text else None
+        rest, at, digest_text = rest.partition("@")
+        digest = Digest.parse(digest_text) if at else None
         tag = ""
         head, colon, last = rest.rpartition(":")
         if colon and "/" not in last:
-            rest, tag = head, last
+            rest, tag = head, check_tag(last)
         registry, repository = _split_registry(rest)
         if not tag and digest is None:
             tag = "latest"

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 MANIFEST_LIMIT: Final = 4096
 """Manifests in one closure; a deeper or wider one is not an image but an attack."""
+DEPTH_LIMIT: Final = 16
+"""Indexes within indexes; images have one."""
+BYTES_LIMIT: Final = 64 * 1024 * 1024
+"""Bytes of all manifests of one closure, which are held in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +95,26 @@ class Walker:
 
     def _take(self, digest: Digest, seen: dict[Digest, FoundManifest]) -> list[Digest]:
         taken = []
-        for item in self._tree(digest, seen):
+        size = sum(len(item.content.raw) for item in seen.values())
+        for item in self._tree(digest, seen, 0):
+            size += len(item.content.raw)
+            if len(seen) >= MANIFEST_LIMIT or size > BYTES_LIMIT:
+                raise SizeLimitError(
+                    f"{digest} leads to more than {MANIFEST_LIMIT} manifests or {BYTES_LIMIT} bytes of them"
+                )
             seen[item.digest] = item
             taken.append(item.digest)
         return taken
 
-    def _tree(self, digest: Digest, seen: dict[Digest, FoundManifest]) -> Iterator[FoundManifest]:
+    def _tree(self, digest: Digest, seen: dict[Digest, FoundManifest], depth: int) -> Iterator[FoundManifest]:
         if digest in seen:
             return
-        if len(seen) >= MANIFEST_LIMIT:
-            raise SizeLimitError(f"{digest} is one of more than {MANIFEST_LIMIT} manifests of one artifact")
+        if depth > DEPTH_LIMIT:
+            raise SizeLimitError(f"{digest} stands in more than {DEPTH_LIMIT} indexes within each other")
         item = self.read(digest)
         for child in item.manifest.manifests:
             if is_wanted(child, self.platforms):
-                yield from self._tree(child.digest, seen)
+                yield from self._tree(child.digest, seen, depth + 1)
         yield item
 
     def _absent(self, seen: dict[Digest, FoundManifest]) -> tuple[Descriptor, ...]:

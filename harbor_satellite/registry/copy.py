@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import DigestMismatchError, RemoteError
 from harbor_satellite.oci.descriptor import Descriptor, parse_manifest
+from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.media_types import is_nondistributable
 from harbor_satellite.registry.closure import Closure, FoundManifest, Walker, is_wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
     from harbor_satellite.registry.api import ManifestContent, Registry
 
@@ -98,19 +98,18 @@ class Copier:
             UntrustedDataError: the source sent something else than the digests promise.
         """
         closure = self.walk(repository, digest, referrers)
+        transferred, mounted = self._transfer(repository, self._plan_blobs(repository, closure))
+        for child in closure.absent:
+            self._put_absent_child(repository, child)
         try:
-            return self._bring(repository, closure)
+            manifests = self._commit(repository, closure)
         except RemoteError as error:
             if not closure.absent or error.status not in _INCOMPLETE_INDEX_REFUSED:
                 raise
-        # This registry takes no index with children missing: then every platform comes.
-        return self._bring(repository, replace(self, platforms=()).walk(repository, digest, referrers))
-
-    def _bring(self, repository: str, closure: Closure) -> CopyResult:
-        transferred, mounted = self._transfer(repository, self._plan_blobs(repository, closure))
-        manifests = self._commit(repository, closure)
+            # This registry takes no index with children missing: then every platform comes.
+            return replace(self, platforms=()).stage(repository, digest, referrers)
         return CopyResult(
-            digest=closure.root,
+            digest=digest,
             bytes_copied=sum(blob.size for blob in transferred) + sum(len(item.content.raw) for item in manifests),
             blobs_copied=len(transferred),
             blobs_mounted=mounted,
@@ -182,8 +181,6 @@ class Copier:
 
     def _commit(self, repository: str, closure: Closure) -> list[FoundManifest]:
         missing = [item for item in closure.manifests if not item.is_local]
-        for child in closure.absent if missing else ():
-            self._put_absent_child(repository, child)
         for item in missing:
             self.target.manifest_put(repository, str(item.digest), item.content)
         return missing
@@ -210,9 +207,12 @@ def publish_tags(target: Registry, repository: str, digest: Digest, tags: tuple[
 
 def is_complete(target: Registry, repository: str, digest: Digest, platforms: tuple[Platform, ...] = ()) -> bool:
     """Tell whether a manifest, its wanted children and its blobs are all at the registry, with the right sizes."""
-    pending = [digest]
+    pending, seen = [digest], set[Digest]()
     while pending:
         current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
         try:
             content = target.manifest_get(repository, str(current))
         except RemoteError as error:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.errors import RemoteError
+from harbor_satellite.errors import InvalidInputError, RemoteError
 from harbor_satellite.oci.descriptor import parse_manifest
+from harbor_satellite.oci.platform import Platform
 from harbor_satellite.registry.closure import Closure, FoundManifest, Walker
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def describe(source: Registry, entry: StateEntry) -> tuple[StateEntry, Closure]:
     walker = Walker(read, lambda digest: source.referrer_list(entry.repository, digest))
     closure = walker.walk(entry.digest, None)
     root = next(item for item in closure.manifests if item.digest == entry.digest)
-    platforms = {child.platform for child in root.manifest.manifests if child.platform}
+    platforms = {child.platform for child in root.manifest.manifests if child.platform and _is_sayable(child.platform)}
     described = replace(
         entry,
         size=closure.size,
@@ -58,6 +59,14 @@ def describe(source: Registry, entry: StateEntry) -> tuple[StateEntry, Closure]:
         referrers=closure.referrers,
     )
     return described, closure
+
+
+def _is_sayable(platform: Platform) -> bool:
+    """Tell whether a platform survives being written into a state; an index may hold odd ones."""
+    try:
+        return Platform.parse(str(platform)) == platform
+    except InvalidInputError:
+        return False
 
 
 def cosign_tags(source: Registry, repository: str, closures: Iterable[Closure]) -> tuple[str, ...]:

@@ -17,9 +17,11 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import oras.provider
 import requests
+from oras.auth import AuthenticationException, TokenAuth
 from requests.adapters import HTTPAdapter
 
 from harbor_satellite.errors import MalformedStateError, RemoteError, SizeLimitError
@@ -27,6 +29,7 @@ from harbor_satellite.oci import media_types
 from harbor_satellite.oci.challenge import parse_challenges
 from harbor_satellite.oci.descriptor import parse_manifest
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, RETRYABLE_STATUSES, refusal
 from harbor_satellite.state.artifact import STATE_MAX_BYTES
 
 if TYPE_CHECKING:
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
 _FILE: Final = "artifacts.json"
 _PUSH_TIMEOUT_SECONDS: Final = (10.0, 60.0)  # connect, read
 _LAYER_MAX_BYTES: Final = STATE_MAX_BYTES + 64 * 1024  # bytes; tar headers and padding on top of the JSON
-_SERVER_ERROR: Final = 500
 _OK: Final = range(200, 300)
 
 
@@ -117,13 +119,13 @@ class StatePusher:
                     path = Path(folder, str(number))
                     path.write_bytes(blob)
                     name = f"{self.host}/{repository}"
-                    self._check(client.upload_blob(str(path), client.get_container(name), layer), repository)
+                    _check(client.upload_blob(str(path), client.get_container(name), layer))
             for tag in tags:
                 container = client.get_container(f"{self.host}/{repository}:{tag}")
                 response = client.upload_manifest(manifest, container)
-                self._check(response, repository)
+                _check(response)
                 expected.verify(_sent_bytes(response), f"the state sent to {self.host}/{repository}:{tag}")
-        except (requests.RequestException, ValueError, RuntimeError, OSError) as error:
+        except (requests.RequestException, AuthenticationException, ValueError, RuntimeError, OSError) as error:
             # oras-py reports a refusal as ValueError or RuntimeError, its text being the registry's answer.
             retryable = isinstance(error, requests.ConnectionError | requests.Timeout)
             message = f"pushing a state to {self.host}/{repository} failed: {_first_line(error)}"
@@ -144,15 +146,11 @@ class StatePusher:
     def _asks_for_basic(self) -> bool:
         # oras-py's token backend takes the realm of a Basic challenge for an address, and asks it for a token.
         url = f"{'http' if self.plain_http else 'https'}://{self.host}/v2/"
-        answer = requests.get(url, timeout=_PUSH_TIMEOUT_SECONDS, verify=self.verify, allow_redirects=False)
+        with requests.Session() as session:
+            session.auth = _no_auth  # else requests would look into ~/.netrc
+            answer = session.head(url, timeout=_PUSH_TIMEOUT_SECONDS, verify=self.verify)
         challenges = parse_challenges(answer.headers.get("WWW-Authenticate", ""))
         return any(challenge.scheme == "basic" for challenge in challenges)
-
-    def _check(self, response: requests.Response, repository: str) -> None:
-        if response.status_code in _OK:
-            return
-        message = f"{self.host} refused a state for {repository}: HTTP {response.status_code} {response.text[:300]}"
-        raise RemoteError(message, status=response.status_code, retryable=response.status_code >= _SERVER_ERROR)
 
 
 def pull_state(registry: Registry, repository: str, reference: str) -> PulledState:
@@ -201,13 +199,13 @@ def _extract(blob: bytes, what: str) -> bytes:
                 archive = packed.read(_LAYER_MAX_BYTES + 1)
         if len(archive) > _LAYER_MAX_BYTES:
             raise SizeLimitError(f"state {what} unpacks to more than {_LAYER_MAX_BYTES} bytes")
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as files:
             member = next((item for item in files if item.name.lstrip("./") == _FILE and item.isfile()), None)
             opened = files.extractfile(member) if member else None
             if opened is None:
                 raise MalformedStateError(f"{what} is no state: no {_FILE} in its layer")
             return opened.read(STATE_MAX_BYTES + 1)
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise MalformedStateError(f"{what} is no state: its layer does not unpack: {error}") from error
 
 
@@ -240,6 +238,15 @@ def _sent_bytes(response: requests.Response) -> bytes:
     return body if isinstance(body, bytes) else b""
 
 
+def _check(response: requests.Response) -> None:
+    if response.status_code not in _OK:
+        raise _refusal(response)
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:300]
 
@@ -247,7 +254,24 @@ def _first_line(error: Exception) -> str:
 class _OneTryRegistry(oras.provider.Registry):  # type: ignore[misc]  # untyped
     """Asks once: oras-py would sleep through two minutes of retries that nobody sees; retrying is the task's."""
 
-    do_request = inspect.unwrap(oras.provider.Registry.do_request)
+    def do_request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Ask once, with a token fetched for this very request: oras-py would go on with its first, for pulls."""
+        if isinstance(self.auth, TokenAuth):
+            self.auth.token = None
+        response: requests.Response = _ask_once(self, *args, **kwargs)
+        if response.status_code in RETRYABLE_STATUSES:
+            # oras-py takes any answer to the start of an upload for a start, and drops its status.
+            raise _refusal(response)
+        return response
+
+
+_ask_once = inspect.unwrap(oras.provider.Registry.do_request)
+
+
+def _refusal(response: requests.Response) -> RemoteError:
+    address = urlsplit(response.url)
+    what = f"pushing a state: {response.request.method} {address.netloc}{address.path}"
+    return refusal(what, response.status_code, response.headers, response.content[:ERROR_BODY_MAX_BYTES])
 
 
 class _DeadlineAdapter(HTTPAdapter):

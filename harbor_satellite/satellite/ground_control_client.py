@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import httpx
 from pydantic import ValidationError
 
-from harbor_satellite.errors import AuthenticationError, RemoteError, SizeLimitError, UntrustedDataError
-from harbor_satellite.state.wire import Registration, RegistrationClaim, StatusReport
+from harbor_satellite.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    RemoteError,
+    SizeLimitError,
+    UntrustedDataError,
+)
+from harbor_satellite.registry.client_errors import RETRYABLE_STATUSES, parse_retry_after
+from harbor_satellite.state.wire import Registration, StatusReport
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,8 +30,14 @@ _TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)  # seconds
 _ANSWER_MAX_BYTES: Final = 1024 * 1024  # bytes
 _UNAUTHORIZED: Final = 401
 _NO_SUCH_CALL: Final = frozenset({404, 405})
-_RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_FIRST_ERROR: Final = 400
+_DONE: Final = range(200, 300)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    retry_after: str
+    body: bytes
 
 
 class GroundControlClient:
@@ -50,17 +65,16 @@ class GroundControlClient:
             RemoteError: Ground Control refused otherwise or could not be reached; the token is still good.
             UntrustedDataError: the answer is not a registration.
         """
-        claim = RegistrationClaim(token=token, claim_key=claim_key)
         body = {"token": token.get_secret_value(), "claim_key": claim_key.get_secret_value()}
-        status, answer = self._send("POST", "/satellites/ztr", json=body)
-        if status in _NO_SUCH_CALL:
+        answer = self._send("POST", "/satellites/ztr", json=body)
+        if answer.status in _NO_SUCH_CALL:
             # The original takes the token in the path only.
-            status, answer = self._send("GET", f"/satellites/ztr/{quote(claim.token.get_secret_value(), safe='')}")
-        if status == _UNAUTHORIZED:
+            answer = self._send("GET", f"/satellites/ztr/{quote(token.get_secret_value(), safe='')}")
+        if answer.status == _UNAUTHORIZED:
             raise AuthenticationError(f"{self._url} refused the one-time token: unknown, used, revoked or expired")
-        self._check(status, answer, "registration")
+        self._check(answer, "claim")
         try:
-            return Registration.model_validate_json(answer)
+            return Registration.model_validate_json(answer.body)
         except ValidationError:
             # The answer may hold a secret, and pydantic's error would echo it: so `from None`.
             message = f"{self._url} answered a claim with something else than a registration"
@@ -74,35 +88,39 @@ class GroundControlClient:
             RemoteError: Ground Control refused otherwise or could not be reached.
         """
         auth = httpx.BasicAuth(username, secret.get_secret_value())
-        status, answer = self._send(
+        answer = self._send(
             "POST",
             "/satellites/sync",
             content=report.model_dump_json(exclude_none=True),
             headers={"Content-Type": "application/json"},
             auth=auth,
         )
-        if status == _UNAUTHORIZED:
+        if answer.status == _UNAUTHORIZED:
             raise AuthenticationError(f"{self._url} does not accept the credential of {username}")
-        self._check(status, answer, "status report")
+        self._check(answer, "status report")
 
-    def _send(self, method: str, path: str, **request: Any) -> tuple[int, bytes]:
+    def _send(self, method: str, path: str, **request: Any) -> _Answer:
         try:
             with self._http.stream(method, path, **request) as response:
-                answer = bytearray()
+                body = bytearray()
                 for chunk in response.iter_bytes():
-                    answer += chunk
-                    if len(answer) > _ANSWER_MAX_BYTES:
+                    body += chunk
+                    if len(body) > _ANSWER_MAX_BYTES:
                         raise SizeLimitError(f"{self._url} answered with more than {_ANSWER_MAX_BYTES} bytes")
-                return response.status_code, bytes(answer)
-        except httpx.InvalidURL as error:
-            raise RemoteError(f"not an address of a Ground Control: {self._url!r}") from error
+                return _Answer(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise InvalidInputError(f"not an address of a Ground Control: {self._url!r}") from error
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise RemoteError(f"Ground Control at {self._url} cannot be reached: {reason}", retryable=True) from error
 
-    def _check(self, status: int, answer: bytes, what: str) -> None:
-        if status < _FIRST_ERROR:
+    def _check(self, answer: _Answer, what: str) -> None:
+        if answer.status in _DONE:
             return
-        text = answer[:300].decode(errors="replace")
-        message = f"{self._url} refused the {what}: HTTP {status} {text}"
-        raise RemoteError(message, status=status, retryable=status in _RETRYABLE)
+        # The peer's own words stay out: whatever answers here may echo the token, or be a captive portal.
+        raise RemoteError(
+            f"{self._url} refused the {what}: HTTP {answer.status}",
+            status=answer.status,
+            retryable=answer.status in RETRYABLE_STATUSES,
+            retry_after_seconds=parse_retry_after(answer.retry_after, datetime.now(UTC)),
+        )

@@ -1,7 +1,7 @@
-"""The steps of a replication: fetch the states, look at what is here, stage, publish, prune.
+"""The steps of a replication up to publishing: fetch the states, look at what is here, stage.
 
 The flow runs each step as a task; ``edge sync`` and an agent without Prefect run them as they are. No
-step tries twice, and none leaves anything half-published: a tag moves only after all its content is here.
+step tries twice.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError, RemoteError, UntrustedDataError
 from harbor_satellite.oci.descriptor import Manifest, parse_manifest
 from harbor_satellite.oci.reference import Reference
-from harbor_satellite.registry.copy import Copier, KnownBlobs, is_complete, publish_tags
+from harbor_satellite.registry.copy import Copier, KnownBlobs, is_complete
 from harbor_satellite.registry.state_store import pull_state
-from harbor_satellite.satellite.outcome import ImageOutcome, failed_outcome
+from harbor_satellite.satellite.outcome import ImageOutcome
 from harbor_satellite.state.artifact import SatelliteState, parse_satellite_state, parse_state_artifact
 from harbor_satellite.state.plan import (
     Copy,
@@ -30,22 +30,20 @@ from harbor_satellite.state.plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.connections import Connections
-    from harbor_satellite.satellite.store import Applied, SatelliteStore
-    from harbor_satellite.state.artifact import StateArtifact
-    from harbor_satellite.state.plan import Deletion
+    from harbor_satellite.satellite.store import Applied
+    from harbor_satellite.state.artifact import StateArtifact, StatePin
+    from harbor_satellite.state.wire import AppliedGroup
 
 _LOG = logging.getLogger(__name__)
 _LOOK_WORKERS: Final = 8
 """Requests to the local registry at once while looking at what is there."""
 _NOT_FOUND: Final = 404
-_NO_TAG_DELETION: Final = frozenset({400, 405, 501})
-"""How a registry answers that deletes manifests by digest only (distribution-spec, "Deleting tags")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +72,22 @@ def current_state_digest(connections: Connections, state_url: str) -> Digest:
     return found.digest
 
 
-def fetch_state(connections: Connections, state_url: str, now: datetime) -> FetchedState:
+def fetch_state(
+    connections: Connections, state_url: str, applied: Collection[AppliedGroup], now: datetime
+) -> FetchedState:
     """Fetch the satellite state and the state of each of its groups, verified.
+
+    Args:
+        connections: the run's registries.
+        state_url: where the satellite state is.
+        applied: the generations that the site follows now; older ones are not taken.
+        now: this moment, for expiry.
 
     Raises:
         RemoteError: one of them is not there, or the source refused or could not be reached.
-        UntrustedDataError: one of them is damaged, malformed, or has expired.
+        UntrustedDataError: one of them is damaged, malformed, has expired, or is older than what is applied.
     """
+    latest = {group.group: group.generation for group in applied}
     reference = Reference.parse(state_url)
     source = connections.source(_registry_url(state_url))
     pulled = pull_state(source, reference.repository, reference.target)
@@ -90,30 +97,35 @@ def fetch_state(connections: Connections, state_url: str, now: datetime) -> Fetc
         # The state's own registry name may be the centre's inside address: the way the site came in is known to work.
         group = pull_state(source, pin.state.repository, pin.state.target)
         state = parse_state_artifact(group.raw, None, str(pin.state))
-        if state.group != pin.group:
-            raise UntrustedDataError(f"{pin.state} holds the state of group {state.group}, not of {pin.group}")
-        if state.has_expired(now):
-            raise UntrustedDataError(
-                f"the state of group {pin.group} expired at {state.expires_at}; keeping what is here"
-            )
+        _check_trust(state, pin, latest.get(pin.group, 0), now)
         groups.append(state)
         digests.append(group.digest)
     return FetchedState(pulled.digest, satellite, tuple(groups), tuple(digests))
 
 
+def _check_trust(state: StateArtifact, pin: StatePin, latest: int, now: datetime) -> None:
+    if state.group != pin.group:
+        raise UntrustedDataError(f"{pin.state} holds the state of group {state.group}, not of {pin.group}")
+    if state.has_expired(now):
+        raise UntrustedDataError(f"the state of group {pin.group} expired at {state.expires_at}; keeping what is here")
+    if 0 < state.generation < latest:
+        raise UntrustedDataError(
+            f"the state of group {pin.group} went back from generation {latest} to {state.generation}; "
+            "keeping what is here"
+        )
+
+
 def is_unchanged(target: Registry, applied: Applied, current: Digest) -> bool:
     """Tell whether there is nothing to do: the state is the one applied, and what it asked for is still here.
 
-    A site that is converged owns exactly the names it should hold, so one look at each of them is enough.
+    One look at each name is enough, held against the digest that the state asked for.
     """
     if not applied.is_converged or applied.state_digest != current:
         return False
     with ThreadPoolExecutor(_LOOK_WORKERS, "look") as pool:
-        found = pool.map(lambda name: target.manifest_head(name.repository, name.tag), applied.owned)
-        return all(
-            item is not None and item.digest in applied.owned[name]
-            for name, item in zip(applied.owned, found, strict=True)
-        )
+        found = pool.map(lambda name: target.manifest_head(name.repository, name.tag), applied.wanted)
+        digests = applied.wanted.values()
+        return all(item is not None and item.digest == digest for item, digest in zip(found, digests, strict=True))
 
 
 def make_plan(
@@ -206,87 +218,6 @@ def stage(
         seconds,
     )
     return ImageOutcome("copied", str(copy), str(copy.digest), copy.reason, result.bytes_copied, seconds)
-
-
-def publish_and_prune(
-    target: Registry, store: SatelliteStore, plan: ReplicationPlan, staged: Mapping[Copy, ImageOutcome]
-) -> tuple[ImageOutcome, ...]:
-    """Move tags to what is staged, then take away what no group wants; one pass, deletions last.
-
-    Each name is recorded as this satellite's own *before* its tag moves, so that nothing it put there is
-    ever forgotten, whenever it is killed.
-
-    Args:
-        target: the local registry.
-        store: keeps the record.
-        plan: what was decided.
-        staged: outcome of each copy of the plan; only those that were copied are published.
-    """
-    ready = [copy for copy in plan.copy if staged[copy].action == "copied"]
-    _record(store, {name: copy.digest for copy in ready for name in copy.names}, settle=False)
-    outcomes = {copy: staged[copy] for copy in plan.copy}
-    for copy in ready:
-        try:
-            publish_tags(target, copy.repository, copy.digest, copy.tags or (pin_tag(copy.digest),))
-        except HarborSatelliteError as error:
-            outcomes[copy] = failed_outcome(str(copy), copy.digest, error)
-    published = {name: copy.digest for copy in ready if outcomes[copy].action == "copied" for name in copy.names}
-    _record(store, published, settle=True)
-    deleted = tuple(_delete(target, deletion) for deletion in plan.delete)
-    _forget(store, plan, deleted)
-    kept = (ImageOutcome("kept", str(item.name), str(item.digest), item.reason) for item in plan.keep)
-    refused = (ImageOutcome("failed", str(item.name), "", item.reason) for item in plan.refuse)
-    return (*outcomes.values(), *kept, *deleted, *refused)
-
-
-def pin_tag(digest: Digest) -> str:
-    """Return the tag that keeps an artifact without one from a registry's garbage collection."""
-    return f"satellite-pin-{digest.hex[:40]}"
-
-
-def _delete(target: Registry, deletion: Deletion) -> ImageOutcome:
-    name = deletion.name
-    is_pin = ":" in name.tag
-    try:
-        _delete_tag(target, name.repository, pin_tag(deletion.digest) if is_pin else name.tag, deletion.digest)
-        if is_pin:
-            target.manifest_delete(name.repository, str(deletion.digest))
-    except HarborSatelliteError as error:
-        return failed_outcome(str(name), deletion.digest, error)
-    _LOG.info("deleted reference=%s digest=%s reason=%s", name, deletion.digest, deletion.reason)
-    return ImageOutcome("deleted", str(name), str(deletion.digest), deletion.reason)
-
-
-def _delete_tag(target: Registry, repository: str, tag: str, digest: Digest) -> None:
-    """Delete a tag; where the registry cannot, its manifest, unless another tag needs it."""
-    try:
-        target.manifest_delete(repository, tag)
-    except RemoteError as error:
-        if error.status not in _NO_TAG_DELETION:
-            raise
-        for other in target.tag_list(repository):
-            found = target.manifest_head(repository, other) if other != tag else None
-            if found is not None and found.digest == digest:
-                raise
-        target.manifest_delete(repository, str(digest))
-
-
-def _record(store: SatelliteStore, names: Mapping[LocalTag, Digest], *, settle: bool) -> None:
-    if not names:
-        return
-    applied = store.applied()
-    owned = dict(applied.owned)
-    for name, digest in names.items():
-        owned[name] = frozenset({digest}) if settle else owned.get(name, frozenset()) | {digest}
-    store.save_applied(replace(applied, owned=owned))
-
-
-def _forget(store: SatelliteStore, plan: ReplicationPlan, deleted: tuple[ImageOutcome, ...]) -> None:
-    gone = {item.name for item, outcome in zip(plan.delete, deleted, strict=True) if outcome.action == "deleted"}
-    if gone:
-        applied = store.applied()
-        owned = {name: digests for name, digests in applied.owned.items() if name not in gone}
-        store.save_applied(replace(applied, owned=owned))
 
 
 def _registry_url(state_url: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harbor_satellite.state.wire import CachedImage, StatusReport
+from harbor_satellite.state.wire import LIST_MAX_LENGTH, CachedImage, StatusReport
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +21,8 @@ def compose_report(satellite: str, applied: Applied, storage_used_bytes: int, no
         storage_used_bytes: used bytes of the disk that holds the satellite's folder.
         now: the time of the report.
     """
-    images = [CachedImage(reference=str(name), size_bytes=applied.sizes.get(name, 0)) for name in sorted(applied.owned)]
+    names = sorted(applied.owned)[:LIST_MAX_LENGTH]
+    images = [CachedImage(reference=str(name), size_bytes=applied.sizes.get(name, 0)) for name in names]
     run = applied.last_run
     return StatusReport(
         name=satellite,
@@ -31,12 +32,12 @@ def compose_report(satellite: str, applied: Applied, storage_used_bytes: int, no
         storage_used_bytes=storage_used_bytes,
         request_created_time=now,
         last_sync_duration_ms=round(run.seconds * 1000) if run else 0,
-        image_count=len(images),
+        image_count=len(applied.owned),
         cached_images=images,
         applied_at=applied.applied_at,
-        groups=list(applied.groups),
+        groups=list(applied.groups[:LIST_MAX_LENGTH]),
         copied_count=run.copied_count if run else 0,
         deleted_count=run.deleted_count if run else 0,
         bytes_from_source=run.bytes_from_source if run else 0,
-        failures=list(applied.failures),
+        failures=list(applied.failures[:LIST_MAX_LENGTH]),
     )

@@ -52,6 +52,8 @@ class Applied:
     """Whether the site is wholly on that state, with nothing failed or refused."""
     applied_at: datetime | None = None
     groups: tuple[AppliedGroup, ...] = ()
+    wanted: Mapping[LocalTag, Digest] = field(default_factory=dict)
+    """Every name that this state asks for, whoever put it there: what the next look is held against."""
     owned: Mapping[LocalTag, frozenset[Digest]] = field(default_factory=dict)
     """What this satellite put under each name; two digests while a tag is being moved."""
     sizes: Mapping[LocalTag, int] = field(default_factory=dict)
@@ -79,9 +81,9 @@ class SatelliteStore:
         try:
             return Registration.model_validate(document)
         except ValidationError as error:
-            raise StorageError(
-                f"{self.folder / 'registration.json'} is damaged: {error.error_count()} errors"
-            ) from error
+            # The file holds a secret, and pydantic's error would echo it: so `from None`.
+            message = f"{self.folder / 'registration.json'} is damaged: {error.error_count()} errors"
+            raise StorageError(message) from None
 
     def save_registration(self, registration: Registration) -> None:
         """Keep what Ground Control handed out; the claim key is of no use any more."""
@@ -125,7 +127,12 @@ class SatelliteStore:
             ConflictError: another run holds it.
         """
         self._make_folder()
-        with (self.folder / ".lock").open("w") as file:
+        path = self.folder / ".lock"
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error.strerror}") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -146,7 +153,7 @@ class SatelliteStore:
             return None
         except OSError as error:
             raise StorageError(f"cannot read {path}: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StorageError(f"{path} is damaged: {error}") from error
         if not isinstance(document, dict):
             raise StorageError(f"{path} is damaged: not a JSON object")
@@ -197,6 +204,7 @@ def _applied(document: Mapping[str, Any]) -> Applied:
         is_converged=bool(document["is_converged"]),
         applied_at=datetime.fromisoformat(applied_at) if applied_at else None,
         groups=tuple(AppliedGroup.model_validate(item) for item in document["groups"]),
+        wanted={LocalTag(item["repository"], item["tag"]): Digest.parse(item["digest"]) for item in document["wanted"]},
         owned=owned,
         sizes={LocalTag(item["repository"], item["tag"]): int(item["size"]) for item in document["sizes"]},
         failures=tuple(ImageFailure.model_validate(item) for item in document["failures"]),
@@ -210,6 +218,10 @@ def _applied_json(applied: Applied) -> dict[str, Any]:
         "is_converged": applied.is_converged,
         "applied_at": applied.applied_at.isoformat() if applied.applied_at else None,
         "groups": [group.model_dump() for group in applied.groups],
+        "wanted": [
+            {"repository": name.repository, "tag": name.tag, "digest": str(digest)}
+            for name, digest in sorted(applied.wanted.items())
+        ],
         "owned": [
             {"repository": name.repository, "tag": name.tag, "digests": sorted(map(str, digests))}
             for name, digests in sorted(applied.owned.items())

@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome, failed_outcome
+from harbor_satellite.satellite.publication import publish_and_prune
 from harbor_satellite.satellite.replication import (
     FetchedState,
     current_state_digest,
@@ -19,7 +20,6 @@ from harbor_satellite.satellite.replication import (
     is_unchanged,
     known_blobs,
     make_plan,
-    publish_and_prune,
     stage,
     utc_now,
 )
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     from harbor_satellite.satellite.store import Applied, SatelliteStore
     from harbor_satellite.state.artifact import StateArtifact
     from harbor_satellite.state.plan import Copy
+
+# What the wire takes (state/wire.py); the beginning says enough.
+_ACTIVITY_MAX_LENGTH: Final = 1000
+_REFERENCE_MAX_LENGTH: Final = 1024
+_REASON_MAX_LENGTH: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,21 @@ def sync_satellite(
             A single bad image does not raise; it is in the outcome.
     """
     options = options or SyncOptions()
+    try:
+        return _sync(connections, store, state_url, options)
+    except HarborSatelliteError as error:
+        record_failure(store, error, utc_now())
+        raise
+
+
+def _sync(connections: Connections, store: SatelliteStore, state_url: str, options: SyncOptions) -> RunOutcome:
     started = time.monotonic()
     applied = store.applied()
     if not options.is_deep and is_unchanged(connections.target, applied, current_state_digest(connections, state_url)):
         outcome = unchanged_outcome(connections, applied, time.monotonic() - started)
         record_run(store, outcome, None, utc_now())
         return outcome
-    fetched = fetch_state(connections, state_url, utc_now())
+    fetched = fetch_state(connections, state_url, applied.groups, utc_now())
     images = sync_states(connections, store, fetched.groups, options)
     outcome = run_outcome(connections, images, fetched.digest, time.monotonic() - started)
     record_run(store, outcome, fetched, utc_now())
@@ -104,10 +117,7 @@ def run_outcome(
 
 def unchanged_outcome(connections: Connections, applied: Applied, seconds: float) -> RunOutcome:
     """Describe a run that found nothing to do."""
-    images = tuple(
-        ImageOutcome("kept", str(name), str(next(iter(digests))), "unchanged")
-        for name, digests in applied.owned.items()
-    )
+    images = tuple(ImageOutcome("kept", str(name), str(digest), "unchanged") for name, digest in applied.wanted.items())
     return RunOutcome(images, str(applied.state_digest), seconds, connections.bytes_read, connections.requests)
 
 
@@ -128,26 +138,37 @@ def record_run(store: SatelliteStore, outcome: RunOutcome, fetched: FetchedState
         deleted_count=len(outcome.of("deleted")),
         summary=outcome.summary(),
     )
-    record = replace(store.applied(), last_run=last_run)
+    record = replace(store.applied(), last_run=last_run, failures=())
     if fetched is not None:
         record = _followed(record, outcome, fetched, now)
     store.save_applied(record)
 
 
+def record_failure(store: SatelliteStore, error: HarborSatelliteError, now: datetime) -> None:
+    """Keep why a run failed as a whole, for the next report; what the site follows stays as it was."""
+    last_run = LastRun(now, 0.0, 0, 0, 0, f"failed: {error}"[:_ACTIVITY_MAX_LENGTH])
+    failure = _failure("satellite state", f"{type(error).__name__}: {error}")
+    store.save_applied(replace(store.applied(), last_run=last_run, failures=(failure,)))
+
+
+def _failure(reference: str, reason: str) -> ImageFailure:
+    return ImageFailure(reference=reference[:_REFERENCE_MAX_LENGTH], reason=reason[:_REASON_MAX_LENGTH])
+
+
 def _followed(record: Applied, outcome: RunOutcome, fetched: FetchedState, now: datetime) -> Applied:
-    failures = tuple(
-        ImageFailure(reference=image.reference, reason=image.reason[:4096]) for image in outcome.of("failed")
-    )
+    failures = tuple(_failure(image.reference, image.reason) for image in outcome.of("failed"))
     groups = tuple(
         AppliedGroup(group=state.group, generation=state.generation, digest=str(digest))
         for state, digest in zip(fetched.groups, fetched.group_digests, strict=True)
     )
+    desired = merge_states(fetched.groups).artifacts
     return replace(
         record,
         state_digest=fetched.digest,
         is_converged=outcome.is_converged,
         groups=groups,
-        sizes={item.name: item.size for item in merge_states(fetched.groups).artifacts if item.size is not None},
+        wanted={item.name: item.digest for item in desired},
+        sizes={item.name: item.size for item in desired if item.size is not None},
         failures=failures,
         applied_at=now if outcome.is_converged else record.applied_at,
     )

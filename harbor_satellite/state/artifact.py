@@ -20,6 +20,7 @@ from harbor_satellite.state.names import GroupName, SatelliteName, group_name, s
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SHOWN_MAX_LENGTH: Final = 200  # characters of a wrong value in a message
 STATE_MAX_BYTES: Final = 4 * 1024 * 1024  # bytes of JSON; some ten thousand artifacts
 
 
@@ -114,7 +115,7 @@ def parse_state_artifact(raw: bytes, digest: Digest | None, what: str) -> StateA
             created_at=_time(document.get("created_at")),
             expires_at=_time(document.get("expires_at")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidInputError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
         raise MalformedStateError(f"malformed state {what}: {_reason(error)}") from error
     _check_tags_are_unique(state, what)
     return state
@@ -152,7 +153,7 @@ def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> Satel
             config=_text(document.get("config") or ""),
             scheme="http" if any(url.startswith("http://") for url in urls) else "https",
         )
-    except (KeyError, TypeError, ValueError, AttributeError, InvalidInputError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
         raise MalformedStateError(f"malformed satellite state {what}: {_reason(error)}") from error
     if len({pin.group for pin in state.groups}) != len(state.groups):
         raise MalformedStateError(f"malformed satellite state {what}: a group is named twice")
@@ -174,18 +175,21 @@ def satellite_state_json(state: SatelliteState) -> bytes:
 
 
 def _entry(item: Mapping[str, Any]) -> StateEntry:
-    tags = tuple(sorted({check_tag(_text(tag)) for tag in item.get("tag") or ()}))
+    tags = tuple(sorted({check_tag(_text(tag)) for tag in _list(item.get("tag"))}))
     size = item.get("size")
+    deleted = item.get("deleted", False)
+    if not isinstance(deleted, bool):
+        raise InvalidInputError(f"deleted is neither true nor false: {_shown(deleted)}")
     return StateEntry(
         repository=check_repository(_text(item["repository"])),
         tags=tags,
         digest=Digest.parse(_text(item["digest"])),
-        labels=item.get("labels"),
+        labels=_labels(item.get("labels")),
         type=_text(item.get("type") or "IMAGE"),
-        deleted=item.get("deleted") is True,
+        deleted=deleted,
         size=None if size is None else _count(size, "size"),
         media_type=_text(item.get("media_type") or ""),
-        platforms=tuple(Platform.parse(_text(platform)) for platform in item.get("platforms") or ()),
+        platforms=tuple(Platform.parse(_text(platform)) for platform in _list(item.get("platforms"))),
         referrers=_digests(item.get("referrers")),
     )
 
@@ -210,7 +214,23 @@ def _entry_order(entry: StateEntry) -> tuple[str, tuple[str, ...], Digest]:
 
 
 def _digests(items: Any) -> tuple[Digest, ...] | None:
-    return None if items is None else tuple(sorted(Digest.parse(_text(item)) for item in items))
+    return None if items is None else tuple(sorted(Digest.parse(_text(item)) for item in _list(items)))
+
+
+def _labels(value: Any) -> Mapping[str, str] | tuple[str, ...] | None:
+    return tuple(_text(label) for label in value) if isinstance(value, list) else value
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InvalidInputError(f"not a list: {_shown(value)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:_SHOWN_MAX_LENGTH]
 
 
 def _pin(item: Mapping[str, Any]) -> StatePin:
@@ -249,8 +269,9 @@ def _verified_json(raw: bytes, digest: Digest | None, what: str) -> dict[str, An
         digest.verify(raw, what)
     try:
         document = json.loads(raw)
+        _canonical({"": document})  # a lone surrogate is JSON, but no text that could ever be written again
     except (ValueError, RecursionError) as error:
-        raise MalformedStateError(f"malformed state {what}: not JSON: {error}") from error
+        raise MalformedStateError(f"malformed state {what}: not JSON: {_shown(error)}") from error
     if not isinstance(document, dict):
         raise MalformedStateError(f"malformed state {what}: not a JSON object")
     return document
@@ -272,13 +293,13 @@ def _canonical(document: Mapping[str, object]) -> bytes:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidInputError(f"not text: {value!r}")
+        raise InvalidInputError(f"not text: {_shown(value)}")
     return value
 
 
 def _count(value: Any, what: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidInputError(f"{what} is not a count: {value!r}")
+        raise InvalidInputError(f"{what} is not a count: {_shown(value)}")
     return value
 
 
@@ -298,4 +319,4 @@ def _time_text(moment: datetime | None) -> str | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, HarborSatelliteError):
         return str(error)
-    return f"missing key {error}" if isinstance(error, KeyError) else repr(error)
+    return f"missing key {error}" if isinstance(error, KeyError) else _shown(error)

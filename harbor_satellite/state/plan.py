@@ -26,8 +26,13 @@ class LocalTag:
     repository: str
     tag: str
 
+    @property
+    def is_digest(self) -> bool:
+        """Whether the artifact is held by its digest alone."""
+        return ":" in self.tag
+
     def __str__(self) -> str:
-        return f"{self.repository}{'@' if ':' in self.tag else ':'}{self.tag}"
+        return f"{self.repository}{'@' if self.is_digest else ':'}{self.tag}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,9 @@ class Copy:
     repository: str
     digest: Digest
     tags: tuple[str, ...]
-    """Tags to move once the content is complete; empty for an artifact that is held by digest alone."""
+    """Tags to move once the content is complete."""
+    by_digest: bool
+    """Whether some group wants it by its digest, without a tag."""
     source: str
     referrers: tuple[Digest, ...] | None
     size: int | None
@@ -61,7 +68,8 @@ class Copy:
     @property
     def names(self) -> tuple[LocalTag, ...]:
         """Every name that this copy is to have at the site."""
-        return tuple(LocalTag(self.repository, tag) for tag in self.tags or (str(self.digest),))
+        digest = (str(self.digest),) if self.by_digest else ()
+        return tuple(LocalTag(self.repository, name) for name in (*self.tags, *digest))
 
     def __str__(self) -> str:
         return f"{self.repository}:{','.join(self.tags)}" if self.tags else f"{self.repository}@{self.digest}"
@@ -101,6 +109,8 @@ class ReplicationPlan:
     keep: tuple[Kept, ...] = ()
     delete: tuple[Deletion, ...] = ()
     refuse: tuple[Refusal, ...] = ()
+    forget: tuple[LocalTag, ...] = ()
+    """Names that this satellite put there once, and that are neither wanted nor its own any more."""
 
     @property
     def has_work(self) -> bool:
@@ -186,20 +196,22 @@ def plan_replication(
             copies[item.name.repository, item.digest].append((item, "content or referrers missing"))
         else:
             kept.append(Kept(item.name, here, f"wanted by {', '.join(item.groups)}"))
-    deletions = []
+    deletions, forgotten = [], []
     for name in owned.keys() - desired.names:
         here = present.get(name)
         if here is None:
-            continue
-        if here in owned[name]:
+            forgotten.append(name)
+        elif here in owned[name]:
             deletions.append(Deletion(name, here, "no group wants it any more"))
         else:
+            forgotten.append(name)
             kept.append(Kept(name, here, "changed at the site: not ours to delete"))
     return ReplicationPlan(
         copy=tuple(_copy(items) for _, items in sorted(copies.items())),
         keep=tuple(sorted(kept)),
         delete=tuple(sorted(deletions)),
         refuse=desired.refuse,
+        forget=tuple(sorted(forgotten)),
     )
 
 
@@ -208,7 +220,8 @@ def _copy(items: list[tuple[DesiredArtifact, str]]) -> Copy:
     return Copy(
         repository=first.name.repository,
         digest=first.digest,
-        tags=tuple(sorted(item.name.tag for item, _ in items if ":" not in item.name.tag)),
+        tags=tuple(sorted(item.name.tag for item, _ in items if not item.name.is_digest)),
+        by_digest=any(item.name.is_digest for item, _ in items),
         source=first.source,
         referrers=_union(item.referrers for item, _ in items),
         size=first.size,

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
 # A report names every local image; caps keep a broken or hostile site from filling the centre's disk.
 _Text = Annotated[str, Field(max_length=1024)]
-_ListMax = 10_000
+LIST_MAX_LENGTH = 10_000
+"""Images, groups or failures in one report; a site that has more names the first."""
 
 
 class WireModel(BaseModel):
@@ -52,7 +53,7 @@ class Registration(WireModel):
     prefect_api_url: _Text = ""
     """The Prefect API that the edge worker polls; empty: none, the site replicates by itself."""
     work_pool: _Text = ""
-    groups: list[_Text] = Field(default_factory=list, max_length=_ListMax)
+    groups: list[_Text] = Field(default_factory=list, max_length=LIST_MAX_LENGTH)
     schedule: _Text = ""
     """5-field cron"""
 
@@ -95,11 +96,11 @@ class StatusReport(WireModel):
     request_created_time: datetime | None = None
     last_sync_duration_ms: int = Field(default=0, ge=0)
     image_count: int = Field(default=0, ge=0)
-    cached_images: list[CachedImage] = Field(default_factory=list, max_length=_ListMax)
+    cached_images: list[CachedImage] = Field(default_factory=list, max_length=LIST_MAX_LENGTH)
     applied_at: datetime | None = None
     """When the site last was wholly on ``latest_state_digest``."""
-    groups: list[AppliedGroup] = Field(default_factory=list, max_length=_ListMax)
+    groups: list[AppliedGroup] = Field(default_factory=list, max_length=LIST_MAX_LENGTH)
     copied_count: int = Field(default=0, ge=0)
     deleted_count: int = Field(default=0, ge=0)
     bytes_from_source: int = Field(default=0, ge=0)
-    failures: list[ImageFailure] = Field(default_factory=list, max_length=_ListMax)
+    failures: list[ImageFailure] = Field(default_factory=list, max_length=LIST_MAX_LENGTH)

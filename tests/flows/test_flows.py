@@ -91,9 +91,6 @@ def test_publish_state_unchanged_publishes_nothing_again(world: World) -> None:
     assert world.centre.tag_list("satellite/group-state/stores/state") == ("1", "latest")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG state/artifact.py _entry: labels come back as list, so each run publishes anew"
-)
 def test_publish_state_unchanged_with_labels_publishes_nothing_again(world: World) -> None:
     world.image(APP, "one")
     artifacts = [{"repository": APP, "tag": ["v1"], "labels": ["gold"]}]
@@ -126,11 +123,6 @@ class RefusingSource(OciSource):
         return super().set_projects(satellite, credential_id, projects)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=RemoteError,
-    reason="BUG tasks/fleet.py publish_satellite_states: one satellite stops all behind it",
-)
 def test_publish_satellite_states_one_refused_does_not_stop_the_others(world: World) -> None:
     world.image(APP, "one")
     world.ground_control.sync_group("stores", APP)
@@ -197,7 +189,6 @@ def test_replicate_state_bad_image_fails_brings_the_others_and_reports(world: Wo
     assert "acme/bad:v1" in world.ground_control.admin.get("/api/satellites/shop-5/status").text
 
 
-@pytest.mark.xfail(strict=True, reason="BUG flows/replicate_state.py: a site that cannot get its state reports nothing")
 def test_replicate_state_no_state_is_reported(world: World) -> None:
     join(world, "shop-6")
 

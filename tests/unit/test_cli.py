@@ -103,9 +103,6 @@ def test_cli_wrong_use_exits_2_without_traceback(
     assert "Traceback" not in error
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="BUG cli: a setting that does not parse ends in pydantic's traceback"
-)
 def test_cli_broken_setting_exits_2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARBOR_SATELLITE_IMAGE_WORKERS", "many")
 

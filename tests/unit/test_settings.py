@@ -65,18 +65,7 @@ def test_ground_control_settings_database_default_is_a_file_in_data_dir(tmp_path
     assert settings.database() == f"sqlite:///{tmp_path.resolve()}/ground-control.sqlite"
 
 
-NOT_READ = pytest.mark.xfail(
-    strict=True, reason="BUG settings.py image_workers: nothing reads it; the flow and `edge sync` have 4 of their own"
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=NOT_READ) if name == "image_workers" else name
-        for name in sorted(SatelliteSettings.model_fields)
-    ],
-)
+@pytest.mark.parametrize("name", sorted(SatelliteSettings.model_fields))
 def test_satellite_settings_each_is_read_somewhere(name: str) -> None:
     folders = [project_dir() / folder for folder in ("harbor_satellite", "tasks", "flows")]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py") if path.name != "settings.py"]

@@ -41,9 +41,6 @@ def test_parse_challenges(header: str, challenges: list[Challenge]) -> None:
     assert list(parse_challenges(header)) == challenges
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG oci/challenge.py: a token68 (RFC 9110, 11.2) hides the challenges behind it"
-)
 def test_parse_challenges_after_token68_goes_on() -> None:
     assert BASIC in parse_challenges('Negotiate YWJj==, Basic realm="b"')
 

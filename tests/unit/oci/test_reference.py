@@ -74,14 +74,12 @@ def test_reference_parse_broken_text_is_refused(text: str) -> None:
         Reference.parse(text)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG oci/reference.py parse: an empty tag or digest is taken for latest")
 @pytest.mark.parametrize("text", ["acme/app@", "acme/app:", "acme/app:@" + DIGEST])
 def test_reference_parse_empty_tag_or_digest_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
         Reference.parse(text)
 
 
-@pytest.mark.xfail(strict=True, reason="BUG reference.py _REGISTRY: a port above 65535 is taken")
 def test_reference_parse_port_out_of_range_is_refused() -> None:
     with pytest.raises(InvalidInputError):
         Reference.parse("host:65536/app")

@@ -296,9 +296,6 @@ def test_stage_platform_filter_into_embedded_registry(source: Recording, target:
     assert same(source, target, index.digest)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG registry/copy.py stage: a 404 of the source, too, makes every platform come over the WAN"
-)
 def test_stage_platform_filter_blob_missing_at_source_brings_no_other_platform(
     source: Recording, target: Recording
 ) -> None:

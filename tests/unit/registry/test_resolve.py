@@ -86,10 +86,6 @@ def test_describe_missing_child_is_not_found(source: LayoutRegistry) -> None:
     assert raised.value.status == 404
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG registry/resolve.py describe: publishes a platform that no site can read, nor the centre again",
-)
 @pytest.mark.parametrize("variant", ["V8", "a/b", "v8 (armv8-a)"])
 def test_describe_odd_platform_gives_a_state_that_parses(source: LayoutRegistry, variant: str) -> None:
     child = push_image(source, APP, AMD64, [layer("a", 2000)])

@@ -169,13 +169,7 @@ def test_pull_state_layer_without_state_is_refused(registry: LayoutRegistry, con
     "levels",
     [
         pytest.param(1, id="packed once"),
-        pytest.param(
-            2,
-            id="packed twice",
-            marks=pytest.mark.xfail(
-                strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks once more"
-            ),
-        ),
+        pytest.param(2, id="packed twice"),
     ],
 )
 def test_pull_state_zip_bomb_is_refused(registry: LayoutRegistry, levels: int) -> None:
@@ -188,9 +182,6 @@ def test_pull_state_zip_bomb_is_refused(registry: LayoutRegistry, levels: int) -
         pull_state(registry, STATE, "latest")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG registry/state_store.py _extract: tarfile unpacks xz and bzip2, without a cap"
-)
 def test_pull_state_bomb_behind_xz_is_not_unpacked(registry: LayoutRegistry) -> None:
     put_docker_image(registry, docker_layer(lzma.compress(tar(bytes(64 * 1024 * 1024), "big") + tar(RAW))))
 
@@ -204,9 +195,6 @@ def chained_long_names(count: int) -> bytes:
     return (header.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * count
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG registry/state_store.py _extract: ValueError and RecursionError of tarfile leak"
-)
 @pytest.mark.parametrize(
     "content",
     [tar(RAW, **{"GNU.sparse.map": "x,y"}), chained_long_names(3000)],
@@ -262,13 +250,7 @@ def pusher(url: str, username: str = "robot$edge", secret: str = SECRET) -> Stat
     [
         pytest.param("", id="open"),
         "basic",
-        pytest.param(
-            "bearer",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="BUG registry/state_store.py: oras-py keeps the token of its first HEAD: pull only",
-            ),
-        ),
+        pytest.param("bearer"),
     ],
 )
 def test_push_state_then_pull_by_each_way_in(auth: str) -> None:
@@ -322,17 +304,14 @@ def test_push_state_wrong_secret_is_an_error_without_it(auth: str) -> None:
     assert STATE not in fake.manifests
 
 
-NOT_RETRIED = pytest.mark.xfail(strict=True, reason="BUG registry/state_store.py push: this refusal is not retryable")
-
-
 @pytest.mark.parametrize(
     ("step", "status"),
     [
         ("PUT .*/manifests/.*", 500),
         ("PUT .*/manifests/.*", 503),
-        pytest.param("PUT .*/manifests/.*", 429, marks=NOT_RETRIED),
-        pytest.param("POST .*/blobs/uploads/", 429, marks=NOT_RETRIED),
-        pytest.param("POST .*/blobs/uploads/", 503, marks=NOT_RETRIED),
+        pytest.param("PUT .*/manifests/.*", 429),
+        pytest.param("POST .*/blobs/uploads/", 429),
+        pytest.param("POST .*/blobs/uploads/", 503),
     ],
 )
 def test_push_state_refused_for_now_is_retryable(step: str, status: int) -> None:

@@ -125,9 +125,6 @@ def test_client_refusal_says_whether_to_retry(
     assert raised.value.retryable is is_retryable
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG satellite/ground_control_client.py _send: a URL without scheme is retried for ever"
-)
 @pytest.mark.parametrize("url", ["gc.example:8080", "ftp://gc.example", ""])
 def test_client_url_that_never_works_is_not_retryable(url: str) -> None:
     with GroundControlClient(url) as client, pytest.raises(HarborSatelliteError) as raised:
@@ -136,13 +133,11 @@ def test_client_url_that_never_works_is_not_retryable(url: str) -> None:
     assert not raised.value.retryable
 
 
-@pytest.mark.xfail(strict=True, reason="BUG satellite/ground_control_client.py _check: a redirect counts as delivered")
 def test_report_redirected_by_captive_portal_is_not_delivered() -> None:
     with pytest.raises(RemoteError):
         report(Peer(httpx.Response(302, headers={"Location": "http://login.wifi.example/"})))
 
 
-@pytest.mark.xfail(strict=True, reason="BUG satellite/ground_control_client.py _check: Retry-After is not read")
 def test_client_refusal_carries_retry_after() -> None:
     with pytest.raises(RemoteError) as raised:
         report(Peer(httpx.Response(429, headers={"Retry-After": "7"})))
@@ -176,9 +171,6 @@ def test_claim_garbage_answer_is_refused_without_the_secret(content: bytes) -> N
     assert SECRET not in "".join(traceback.format_exception(raised.value))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG satellite/ground_control_client.py _check: the peer's text may echo the token"
-)
 def test_claim_refusal_that_echoes_the_path_shows_no_token() -> None:
     echo = httpx.Response(400, text=f"Cannot GET /satellites/ztr/{TOKEN}")
 

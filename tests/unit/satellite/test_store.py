@@ -94,7 +94,6 @@ def test_store_damaged_file_is_reported_by_name(store: SatelliteStore, name: str
     assert (store.folder / name).read_bytes() == content
 
 
-@pytest.mark.xfail(strict=True, raises=RecursionError, reason="BUG satellite/store.py _read: RecursionError leaks")
 def test_store_file_of_brackets_is_reported(store: SatelliteStore) -> None:
     store.folder.mkdir(parents=True)
     (store.folder / "applied.json").write_bytes(b"[" * 100_000)
@@ -103,9 +102,6 @@ def test_store_file_of_brackets_is_reported(store: SatelliteStore) -> None:
         store.applied()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG satellite/store.py registration: pydantic's error is chained and echoes the secret"
-)
 def test_store_damaged_registration_shows_no_secret_in_traceback(store: SatelliteStore) -> None:
     store.folder.mkdir(parents=True)
     (store.folder / "registration.json").write_text(f'{{"auth": {{"url": "h", "password": "{SECRET}"}}}}')
@@ -140,7 +136,6 @@ def test_store_lock_held_is_a_conflict_and_free_afterwards(store: SatelliteStore
         pass
 
 
-@pytest.mark.xfail(strict=True, raises=OSError, reason="BUG satellite/store.py lock: an OSError of opening .lock leaks")
 def test_store_lock_cannot_be_opened_is_storage_error(store: SatelliteStore) -> None:
     (store.folder / ".lock").mkdir(parents=True)
 

@@ -12,7 +12,7 @@ import pytest
 from harbor_satellite.demo.images import AMD64, layer, push_artifact, push_image, push_index, tag_image
 from harbor_satellite.errors import HarborSatelliteError, RemoteError, UntrustedDataError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.satellite.replication import pin_tag
+from harbor_satellite.satellite.publication import pin_tag
 from harbor_satellite.satellite.store import Applied, SatelliteStore
 from harbor_satellite.satellite.sync import SyncOptions, record_run, sync_states
 from harbor_satellite.state.artifact import StateArtifact
@@ -195,9 +195,6 @@ def test_sync_image_that_was_there_before_is_kept_and_not_owned(site: Site) -> N
     assert site.store.applied().owned == {}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG satellite/replication.py is_unchanged: looks at owned names only, not at kept foreign ones"
-)
 def test_sync_wiped_local_registry_heals_what_it_did_not_copy_itself(site: Site) -> None:
     digest = seed(site, wiped=True)
 
@@ -251,10 +248,6 @@ def test_sync_killed_while_tag_moves_next_run_finishes(site: Site, moment: str) 
     assert site.sync().requests == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG satellite/replication.py is_unchanged: after a cut run, a roll-back is taken for done",
-)
 def test_sync_killed_after_tag_moved_then_rolled_back_moves_it_back(site: Site) -> None:
     old, new = site.image(APP, "one"), site.image(APP, "two")
     site.publish({"g": [wanted(APP, old, "v1")]})
@@ -272,10 +265,6 @@ def test_sync_killed_after_tag_moved_then_rolled_back_moves_it_back(site: Site) 
 
 
 @pytest.mark.parametrize("how", ["gone", "changed"])
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG satellite/replication.py _forget: owned names gone or changed at the site stay for ever",
-)
 def test_sync_unwanted_name_gone_or_changed_at_site_is_forgotten(site: Site, how: str) -> None:
     site.publish({"g": [wanted(APP, site.image(APP, "one"), "v1")]})
     site.sync()
@@ -306,10 +295,6 @@ def test_sync_by_digest_alone_is_pinned_and_unpinned(site: Site) -> None:
     assert site.local.manifest_head(APP, str(digest)) is None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="BUG satellite/replication.py _delete: deleting by digest takes the tags that others want with it",
-)
 def test_sync_by_digest_alone_no_longer_wanted_leaves_tag_of_other_group(site: Site) -> None:
     digest = site.image(APP, "one")
     site.publish({"g": [wanted(APP, digest)]})
@@ -323,9 +308,6 @@ def test_sync_by_digest_alone_no_longer_wanted_leaves_tag_of_other_group(site: S
     assert site.local_tags(APP) == {"v1": digest}
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG satellite/replication.py _delete: the digest is not looked at again before deleting"
-)
 def test_sync_tag_changed_at_site_after_planning_is_not_deleted(site: Site) -> None:
     site.publish({"g": [wanted(APP, site.image(APP, "one"), "v1")]})
     site.sync()
@@ -432,11 +414,6 @@ def test_sync_one_group_state_missing_changes_nothing(site: Site) -> None:
     assert site.local_tags(APP) == {"v1": digest}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason="BUG satellite/sync.py _followed: a reference over 1024 characters leaks ValidationError",
-)
 def test_record_run_failed_image_with_many_tags_is_recorded(site: Site) -> None:
     tags = tuple(f"{number:064d}" for number in range(20))
     site.publish({"g": [wanted("acme/bad", Digest.of(b"missing"), *tags)]})

@@ -161,9 +161,6 @@ def test_merge_states_referrers(
     assert merged.artifacts[0].referrers == union
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG state/plan.py Copy.names: an artifact wanted by tag and by digest is owned by its tag only"
-)
 def test_plan_replication_by_tag_and_by_digest_owns_both_names() -> None:
     states = [group("g", entry("acme/a", D1, "v1")), group("h", entry("acme/a", D1))]
 
