@@ -14,6 +14,7 @@ from tasks.fleet import (
     list_satellites,
     publish_group_state,
     publish_satellite_states,
+    restore_states,
     start_replication,
 )
 
@@ -38,7 +39,10 @@ def publish_state(group: str | None = None) -> State[None]:
         published = [publish_group_state.submit(centre, name) for name in groups]
         # A group that cannot be published keeps its last generation and holds up no other.
         states = [future.wait() or future.state for future in published]
-        moved = publish_satellite_states(centre, list_satellites(centre))
+        satellites = list_satellites(centre)
+        moved = publish_satellite_states(centre, satellites)
+        if group is None:
+            restore_states(centre, groups, satellites)
         start_replication(moved)
     broken = [name for name, state in zip(groups, states, strict=True) if not state.is_completed()]
     missing = [problem for future in published if future.state.is_completed() for problem in future.result()]

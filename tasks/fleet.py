@@ -16,9 +16,16 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, replicate_deployment
 from deployments.spec import PULL_STEPS, DeploymentSpec
-from harbor_satellite.errors import HarborSatelliteError, NotFoundError
+from harbor_satellite.errors import HarborSatelliteError, NotFoundError, RemoteError
 from harbor_satellite.ground_control import fleet
-from harbor_satellite.ground_control.publishing import publish_group, publish_satellite, resolve_group
+from harbor_satellite.ground_control.publishing import (
+    drop_generation,
+    publish_group,
+    publish_satellite,
+    resolve_group,
+    restore_group,
+    restore_satellite,
+)
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import WORKER_TYPE, SatelliteName, work_pool_name
 from tasks.policy import remote_task
@@ -60,10 +67,27 @@ def publish_group_state(centre: Centre, group: str) -> tuple[str, ...]:
     with centre.sessions.begin() as session:
         state = publish_group(session, centre.pusher, group, resolved, registry=registry, now=utc_now())
     generation = state.generation if state else spec.generation
+    if state:
+        with centre.source_of("") as own, contextlib.suppress(RemoteError):  # a tag too many harms nobody
+            drop_generation(own, group, generation)
     logger.info("%s group=%s generation=%d", "published" if state else "unchanged", group, generation)
     for problem in resolved.unresolved:
         logger.warning("not resolved reference=%s reason=%s", problem.reference, problem.reason)
     return tuple(f"{problem.reference}: {problem.reason}" for problem in resolved.unresolved)
+
+
+@remote_task(name="restore-states", timeout_seconds=_TIMEOUT_SECONDS)
+def restore_states(centre: Centre, groups: tuple[str, ...], satellites: tuple[SatelliteDeployment, ...]) -> int:
+    """Push again what was published and the source has lost; return how many states that were."""
+    restored = 0
+    with centre.source_of("") as own, centre.sessions() as session:
+        for group in groups:
+            with contextlib.suppress(NotFoundError):  # deleted meanwhile
+                restored += restore_group(session, centre.pusher, own, group)
+        for satellite in satellites:
+            with contextlib.suppress(NotFoundError):
+                restored += restore_satellite(session, centre.pusher, own, satellite.name, centre.public_url)
+    return restored
 
 
 @remote_task(name="list-satellites", timeout_seconds=_TIMEOUT_SECONDS)

@@ -29,7 +29,7 @@ from harbor_satellite.state.artifact import (
     satellite_state_json,
     state_artifact_json,
 )
-from harbor_satellite.state.names import group_state_repository, satellite_name, satellite_state_repository
+from harbor_satellite.state.names import group_name, group_state_repository, satellite_name, satellite_state_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,6 +150,36 @@ def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, 
     pusher.push(satellite_state_repository(satellite_name(satellite)), ("latest",), raw)
     _LOG.info("published satellite state satellite=%s digest=%s", satellite, digest)
     return True
+
+
+def restore_group(session: Session, pusher: StatePusher, source: Registry, group: str) -> bool:
+    """Push the last generation of a group's state once more if the source lost it; return whether it had to be."""
+    spec = fleet.group_spec(session, group)
+    repository = group_state_repository(spec.name)
+    if spec.published is None or source.manifest_head(repository, str(spec.published_digest)) is not None:
+        return False
+    pusher.push(repository, (str(spec.generation), "latest"), state_artifact_json(spec.published))
+    _LOG.warning("restored group state group=%s generation=%d", group, spec.generation)
+    return True
+
+
+def restore_satellite(session: Session, pusher: StatePusher, source: Registry, satellite: str, registry: str) -> bool:
+    """Push a satellite's state once more if the source lost it; return whether it had to be."""
+    published = show_satellite(session, satellite).state_digest
+    repository = satellite_state_repository(satellite_name(satellite))
+    if published is None or source.manifest_head(repository, published) is not None:
+        return False
+    pins = fleet.satellite_pins(session, satellite)
+    pusher.push(repository, ("latest",), satellite_state_json(compose_satellite_state(satellite, pins, registry)))
+    _LOG.warning("restored satellite state satellite=%s", satellite)
+    return True
+
+
+def drop_generation(source: Registry, group: str, generation: int) -> None:
+    """Take the tag of a generation away that is past the limit; one that is gone already is fine."""
+    too_old = generation - fleet.KEPT_GENERATIONS
+    if too_old > 0:
+        source.manifest_delete(group_state_repository(group_name(group)), str(too_old))
 
 
 def compose_satellite_state(satellite: str, pins: Iterable[fleet.GroupPin], registry: str) -> SatelliteState:

@@ -18,6 +18,7 @@ from harbor_satellite.demo.images import layer
 from harbor_satellite.edge_worker import EdgeWorker
 from harbor_satellite.errors import AuthenticationError, NotFoundError, RemoteError
 from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.state_store import pull_state
 from harbor_satellite.state.artifact import parse_state_artifact
 from tasks.centre import Centre, open_centre
@@ -89,6 +90,23 @@ def test_publish_state_unchanged_publishes_nothing_again(world: World) -> None:
     publish_state(return_state=True)
 
     assert world.centre.tag_list("satellite/group-state/stores/state") == ("1", "latest")
+
+
+def test_publish_state_source_lost_its_states_gets_them_again(world: World) -> None:
+    world.image(APP, "one")
+    world.ground_control.sync_group("stores", APP)
+    world.ground_control.enroll("shop-7", "stores")
+    publish_state(return_state=True)
+    states = {
+        repository: world.centre.manifest_get(repository, "latest").raw
+        for repository in ("satellite/group-state/stores/state", "satellite/satellite-state/shop-7/state")
+    }
+    for repository, raw in states.items():
+        world.centre.manifest_delete(repository, str(Digest.of(raw)))
+
+    publish_state(return_state=True)
+
+    assert {repository: world.centre.manifest_get(repository, "latest").raw for repository in states} == states
 
 
 def test_publish_state_unchanged_with_labels_publishes_nothing_again(world: World) -> None:
