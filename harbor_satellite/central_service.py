@@ -90,7 +90,8 @@ def prefect_environment(data_dir: Path) -> dict[str, str]:
 
 def start_prefect_server(data_dir: Path, port: int) -> Child:
     """Start the real Prefect server."""
-    argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    module = "harbor_satellite.prefect_server"  # Prefect's own command line; see there
+    argv = [sys.executable, "-m", module, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     return Child(
         "prefect server", argv, env=prefect_environment(data_dir), log=data_dir / "logs" / "prefect-server.log"
     )

@@ -6,6 +6,7 @@ Prefect reads its settings when it is first imported, so they are put into the e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_SECONDS: Final = 2.0
 _LONGEST_WAIT_SECONDS: Final = 300.0
+_SETTLE_SECONDS: Final = 3.0
 
 
 def run_agent(settings: SatelliteSettings) -> None:
@@ -108,7 +110,7 @@ def _register_as_flow() -> None:
 
 
 async def _work(pool: str, poll_seconds: float) -> None:
-    from harbor_satellite.edge_worker import EdgeWorker  # noqa: PLC0415  (after the environment is complete)
+    from harbor_satellite.edge_worker import EdgeWorker, settle_lost_runs, wait_for_pool  # noqa: PLC0415  (see above)
 
     worker = EdgeWorker(
         work_pool_name=pool,
@@ -118,7 +120,13 @@ async def _work(pool: str, poll_seconds: float) -> None:
         create_pool_if_not_found=False,
         limit=1,
     )
-    working = asyncio.ensure_future(worker.start())
+
+    async def be_worker() -> None:
+        await wait_for_pool(pool, poll_seconds)
+        await settle_lost_runs(pool)
+        await worker.start()
+
+    working = asyncio.ensure_future(be_worker())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
@@ -126,3 +134,5 @@ async def _work(pool: str, poll_seconds: float) -> None:
         await working
     except asyncio.CancelledError:
         _LOG.info("stopping pool=%s", pool)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(settle_lost_runs(pool), _SETTLE_SECONDS)

@@ -7,6 +7,7 @@ flows it was installed with, and nothing else. The central pool uses the same ty
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -16,9 +17,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 import anyio.to_thread
-from prefect.exceptions import Abort
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import Abort, ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow
 from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.states import Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
 from harbor_satellite.errors import UntrustedDataError
@@ -26,7 +39,7 @@ from harbor_satellite.project import enter, project_dir
 from harbor_satellite.state.names import WORKER_TYPE
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
 _ENTRYPOINT: Final = re.compile(r"flows/[a-z_]+\.py:[a-z_]+")
 _LOG = logging.getLogger(__name__)
@@ -69,6 +82,44 @@ class EdgeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, EdgeWorkerResul
             task_status.started(identifier)
         status_code = await anyio.to_thread.run_sync(_run, flow, flow_run, abandon_on_cancel=True)
         return EdgeWorkerResult(identifier=identifier, status_code=status_code)
+
+
+async def wait_for_pool(pool: str, poll_seconds: float) -> None:
+    """Wait until the work pool is there: a satellite registers before the centre has made its pool."""
+    async with get_client() as client:
+        while True:
+            try:
+                await client.read_work_pool(pool)
+            except (ObjectNotFound, httpx.HTTPError) as error:
+                _LOG.info("waiting for pool=%s reason=%s", pool, type(error).__name__)
+                await asyncio.sleep(poll_seconds)
+            else:
+                return
+
+
+async def settle_lost_runs(pool: str) -> None:
+    """Mark runs of this pool as crashed that no worker carries out any more.
+
+    The pool is this site's alone, so at the start and the end of its one worker whatever is still pending or
+    running there was lost, and would hold the deployment's one place for ever.
+    """
+    unfinished = FlowRunFilterState(
+        type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    )
+    try:
+        async with get_client() as client:
+            mine = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
+            runs = await client.read_flow_runs(work_pool_filter=mine, flow_run_filter=FlowRunFilter(state=unfinished))
+            if runs:
+                parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in runs])
+                children = FlowRunFilter(state=unfinished, parent_flow_run_id=parents)
+                runs += await client.read_flow_runs(flow_run_filter=children)
+            for run in runs:
+                crashed: State[Any] = Crashed(message="the site's agent was stopped while this ran")
+                await client.set_flow_run_state(run.id, crashed, force=True)
+                _LOG.warning("settled lost run name=%s", run.name)
+    except (PrefectException, httpx.HTTPError) as error:
+        _LOG.warning("lost runs not settled pool=%s reason=%s", pool, error)
 
 
 def own_flow(entrypoint: str) -> Flow[..., Any]:

@@ -6,12 +6,12 @@ What must not live here: which processes there are.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,15 @@ _POLL_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 10.0  # then it is killed
 _LOG_TAIL_BYTES: Final = 2000  # bytes of a dead child's log that go into the error
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+# Asks the kernel for a kill when this process is gone, then becomes the child: a demo that is killed leaves
+# nothing behind. (`preexec_fn` would do it without a second start, but is unsafe beside threads.)
+_DIES_WITH_PARENT: Final = (
+    *(sys.executable, "-I", "-S", "-c"),
+    (
+        f"import ctypes, os, sys; ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)}); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    ),
+)
 
 
 class ChildError(HarborSatelliteError):
@@ -48,13 +57,12 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (argv is ours)
-                list(argv),
+                [*_DIES_WITH_PARENT, *argv],
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509  (one C call; no thread of ours holds its lock)
             )
         _LOG.debug("started process=%s pid=%d", name, self._process.pid)
 
@@ -113,9 +121,3 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _die_with_parent() -> None:
-    # A demo that is killed leaves nothing behind; elsewhere than on Linux it has to be stopped in order.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -33,7 +33,7 @@ class GroundControlSettings(BaseSettings):
     """Where the SQLite file goes when no URL is set."""
     admin_password: SecretStr = SecretStr("")
     """Password of the first ``admin``; needed at the first start only."""
-    token_ttl_seconds: int = Field(default=24 * 3600, ge=60)
+    token_ttl_seconds: int = Field(default=24 * 3600, ge=1)
     """How long a one-time token is good for; the original's day."""
     source_kind: Literal["harbor", "oci"] = "harbor"
     """What the central registry is."""

@@ -208,7 +208,7 @@ def _is_as(found: DeploymentResponse, spec: DeploymentSpec) -> bool:
 
 def _apply(client: SyncPrefectClient, spec: DeploymentSpec) -> None:
     with contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=spec.work_pool, type=WORKER_TYPE, concurrency_limit=1))
+        client.create_work_pool(WorkPoolCreate(name=spec.work_pool, type=WORKER_TYPE))
     schedule = CronSchedule(cron=spec.cron, timezone=spec.timezone)
     client.create_deployment(
         client.create_flow_from_name(spec.flow),

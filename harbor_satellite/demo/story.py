@@ -61,7 +61,8 @@ class Story:
         central = stack.central()
         held = self._make_images(central)
         for reference in extra:
-            held[self._import_image(central, reference)] = self._digest_of(central, reference)
+            name, image = self._import_image(central, reference)
+            held[name] = image
         with self.console.status("starting Ground Control, the Prefect server and the central worker"):
             stack.wait_for_centre(centre)
         self._say(f"Ground Control {stack.addresses.ground_control}, Prefect {stack.addresses.prefect}")
@@ -113,7 +114,7 @@ class Story:
         self._say("made a two-platform image, one that shares its base layer, and a chart with an SBOM referring to it")
         return held
 
-    def _import_image(self, central: HttpRegistry, reference: Reference) -> tuple[str, str]:
+    def _import_image(self, central: HttpRegistry, reference: Reference) -> tuple[tuple[str, str], Descriptor]:
         """Bring an image of the user's own to the central registry, as it is."""
         tag = reference.tag or "pinned"
         with (
@@ -124,13 +125,10 @@ class Story:
             result = Copier(source, central).stage(reference.repository, digest, None)
             publish_tags(central, reference.repository, digest, (tag,))
         self._say(f"brought {reference} to the central registry: {result.bytes_copied} bytes")
-        return reference.repository, tag
-
-    def _digest_of(self, central: HttpRegistry, reference: Reference) -> Descriptor:
-        found = central.manifest_head(reference.repository, reference.tag or "pinned")
+        found = central.manifest_head(reference.repository, tag)
         if found is None:
             raise HarborSatelliteError(f"{reference} did not reach the central registry")
-        return found
+        return (reference.repository, tag), found
 
     def _follow(self, operator: Operator, edge: Child, held: Images, removed: Images, step: str) -> None:
         """Wait until the site is in step, then pull everything from it and compare."""

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.models import Group, Satellite
-from harbor_satellite.ground_control.satellites import show_satellite
+from harbor_satellite.ground_control.satellites import group_names_of, show_satellite
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
 from harbor_satellite.registry.state_store import state_digest
@@ -142,9 +142,15 @@ def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, 
     """
     # Locked before its groups are read: of two publishers, the later one has read the later generations.
     session.execute(select(Satellite.id).where(Satellite.name == satellite).with_for_update())
-    raw = satellite_state_json(compose_satellite_state(satellite, fleet.satellite_pins(session, satellite), registry))
+    row = show_satellite(session, satellite)
+    pins = fleet.satellite_pins(session, satellite)
+    if row.state_digest is None and len(pins) < len(group_names_of(session, [row.id])[row.id]):
+        # Its first state waits for the first generation of all its groups: a site must not take "not published
+        # yet" for "holds nothing", and a site registered anew not delete what it has.
+        return False
+    raw = satellite_state_json(compose_satellite_state(satellite, pins, registry))
     digest = state_digest(raw)
-    if show_satellite(session, satellite).state_digest == str(digest):
+    if row.state_digest == str(digest):
         return False
     fleet.record_satellite_state(session, satellite, digest, now)
     pusher.push(satellite_state_repository(satellite_name(satellite)), ("latest",), raw)
