@@ -14,7 +14,6 @@ from tasks.fleet import (
     list_satellites,
     publish_group_state,
     publish_satellite_states,
-    restore_states,
     start_replication,
 )
 
@@ -40,9 +39,7 @@ def publish_state(group: str | None = None) -> State[None]:
         # A group that cannot be published keeps its last generation and holds up no other.
         states = [future.wait() or future.state for future in published]
         satellites = list_satellites(centre)
-        moved = publish_satellite_states(centre, satellites)
-        if group is None:
-            restore_states(centre, groups, satellites)
+        moved = publish_satellite_states(centre, satellites, is_thorough=group is None)
         start_replication(moved)
     broken = [name for name, state in zip(groups, states, strict=True) if not state.is_completed()]
     missing = [problem for future in published if future.state.is_completed() for problem in future.result()]

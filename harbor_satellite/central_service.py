@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -20,12 +22,12 @@ from harbor_satellite.ground_control.app import create_app
 from harbor_satellite.ground_control.context import AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.source_factory import open_source
-from harbor_satellite.processes import Child
+from harbor_satellite.processes import Child, check_port_is_free
 from harbor_satellite.project import project_dir
 from harbor_satellite.state.names import WORKER_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from harbor_satellite.settings import GroundControlSettings
@@ -34,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 _PREFECT_START_SECONDS: Final = 90.0
 _DEPLOY_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 5
+_WATCH_SECONDS: Final = 1.0
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 CENTRAL_POOL: Final = "central"
 
 
@@ -48,17 +52,23 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
     if os.environ.get("PREFECT_API_URL"):
         _serve_api(settings)
         return
-    with own_prefect(settings.data_dir.resolve(), prefect_port):
-        _serve_api(settings)
+    with own_prefect(settings.data_dir.resolve(), prefect_port) as children:
+        with _ending_with(children):
+            _serve_api(settings, is_prefect_local=True)
+        for child in children:
+            child.check()
 
 
 @contextlib.contextmanager
-def own_prefect(data_dir: Path, port: int) -> Iterator[str]:
+def own_prefect(data_dir: Path, port: int) -> Iterator[tuple[Child, Child]]:
     """Run a Prefect server with a central worker beside this process, and deploy the central flows to it.
 
+    Its API's URL is put into ``PREFECT_API_URL``.
+
     Yields:
-        Its API's URL, which is also put into ``PREFECT_API_URL``.
+        The server and the worker.
     """
+    check_port_is_free("127.0.0.1", port)
     api_url = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_URL"] = api_url
     os.environ.update(prefect_environment(data_dir))
@@ -68,11 +78,33 @@ def own_prefect(data_dir: Path, port: int) -> Iterator[str]:
         server.wait_for(f"{api_url}/health", _PREFECT_START_SECONDS)
         worker = start_central_worker(data_dir)
         deploy()
-        yield api_url
+        yield server, worker
     finally:
         if worker:
             worker.stop()
         server.stop()
+
+
+@contextlib.contextmanager
+def _ending_with(children: Sequence[Child]) -> Iterator[None]:
+    """End this process's serving as soon as one of the children ends: whoever supervises it starts all anew."""
+    stopping = threading.Event()
+
+    def watch() -> None:
+        while not stopping.wait(_WATCH_SECONDS):
+            for child in children:
+                if child.returncode is not None:
+                    _LOG.error("child ended process=%s status=%s log=%s", child.name, child.returncode, child.log)
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+    thread = threading.Thread(target=watch, name="children", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
 
 def prefect_environment(data_dir: Path) -> dict[str, str]:
@@ -131,7 +163,7 @@ def deploy() -> None:
         raise HarborSatelliteError(f"deploying the central flows failed: {(done.stdout + done.stderr)[-2000:]}")
 
 
-def _serve_api(settings: GroundControlSettings) -> None:
+def _serve_api(settings: GroundControlSettings, *, is_prefect_local: bool = False) -> None:
     engine = make_engine(settings.database())
     try:
         with open_source(
@@ -143,7 +175,9 @@ def _serve_api(settings: GroundControlSettings) -> None:
             htpasswd=settings.source_htpasswd,
             robot_duration_days=settings.robot_duration_days,
         ) as source:
-            app = create_app(_options(settings), make_session_factory(engine), source)
+            app = create_app(
+                _options(settings, is_prefect_local=is_prefect_local), make_session_factory(engine), source
+            )
             _LOG.info("serving host=%s port=%d", settings.host, settings.port)
             uvicorn.run(
                 app,
@@ -151,17 +185,26 @@ def _serve_api(settings: GroundControlSettings) -> None:
                 port=settings.port,
                 log_level="warning",
                 access_log=False,
+                proxy_headers=False,  # an address that anybody can make up must not be a key of the throttle
                 timeout_graceful_shutdown=_STOP_SECONDS,
             )
     finally:
         engine.dispose()
 
 
-def _options(settings: GroundControlSettings) -> AppOptions:
+def _options(settings: GroundControlSettings, *, is_prefect_local: bool) -> AppOptions:
     api_url = os.environ.get("PREFECT_API_URL", "")
+    public_url = settings.prefect_public_url
+    if not public_url and is_prefect_local and settings.host not in _LOOPBACK:
+        # Sites elsewhere would poll their own loopback: better none, which they say clearly.
+        _LOG.warning(
+            "sites get no Prefect API: it listens on loopback only; set PREFECT_API_URL or …PREFECT_PUBLIC_URL"
+        )
+    elif not public_url:
+        public_url = api_url
     return AppOptions(
         source_url=settings.source_public_url or settings.source_url,
-        prefect_api_url=settings.prefect_public_url or api_url,
+        prefect_api_url=public_url,
         prefect_api_internal_url=api_url,
         prefect_api_auth=settings.prefect_auth_string,
         admin_password=settings.admin_password if settings.admin_password.get_secret_value() else None,

@@ -34,13 +34,14 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.states import Crashed
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from harbor_satellite.errors import UntrustedDataError
+from harbor_satellite.errors import AuthenticationError, UntrustedDataError
 from harbor_satellite.project import enter, project_dir
 from harbor_satellite.state.names import WORKER_TYPE
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
+_REFUSED: Final = frozenset({401, 403})
 _ENTRYPOINT: Final = re.compile(r"flows/[a-z_]+\.py:[a-z_]+")
 _LOG = logging.getLogger(__name__)
 
@@ -90,8 +91,14 @@ async def wait_for_pool(pool: str, poll_seconds: float) -> None:
         while True:
             try:
                 await client.read_work_pool(pool)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code in _REFUSED:
+                    message = f"the Prefect API refuses this site's look at its work pool {pool}"
+                    raise AuthenticationError(message) from error
+                _LOG.warning("waiting for pool=%s status=%d", pool, error.response.status_code)
+                await asyncio.sleep(poll_seconds)
             except (ObjectNotFound, httpx.HTTPError) as error:
-                _LOG.info("waiting for pool=%s reason=%s", pool, type(error).__name__)
+                _LOG.warning("waiting for pool=%s reason=%s", pool, type(error).__name__)
                 await asyncio.sleep(poll_seconds)
             else:
                 return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,14 +51,14 @@ class Child:
     """One child process with a log file."""
 
     def __init__(self, name: str, argv: Sequence[str], *, env: Mapping[str, str], log: Path) -> None:
-        """Start it; its environment is this process's plus ``env``."""
+        """Start it; its environment is this process's plus ``env``, where an empty value takes a variable away."""
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  (argv is ours)
                 [*_DIES_WITH_PARENT, *argv],
-                env={**os.environ, **env},
+                env={key: value for key, value in {**os.environ, **env}.items() if value},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -76,6 +76,11 @@ class Child:
         """How it ended, or None while it runs."""
         return self._process.poll()
 
+    def check(self) -> None:
+        """Raise ``ChildError`` if it has ended."""
+        if self.returncode is not None:
+            raise ChildError(f"{self.name} ended with status {self.returncode} ({self.log}): {self._tail()}")
+
     def wait_for(self, url: str, timeout_seconds: float) -> None:
         """Wait until an HTTP GET of ``url`` gets an answer that is no server error.
 
@@ -85,10 +90,9 @@ class Child:
         deadline = time.monotonic() + timeout_seconds
         with httpx.Client(timeout=2.0, trust_env=False) as client:
             while time.monotonic() < deadline:
-                if self.returncode is not None:
-                    raise ChildError(f"{self.name} ended with status {self.returncode} ({self.log}): {self._tail()}")
+                self.check()
                 with contextlib.suppress(httpx.HTTPError):
-                    if not client.get(url).is_server_error:
+                    if not client.get(url).is_server_error and self.returncode is None:
                         return
                 time.sleep(_POLL_SECONDS)
         raise ChildError(
@@ -113,6 +117,14 @@ class Child:
         with self.log.open("rb") as file:
             file.seek(max(0, self.log.stat().st_size - _LOG_TAIL_BYTES))
             return file.read().decode(errors="replace").strip()
+
+
+def check_port_is_free(host: str, port: int) -> None:
+    """Raise ``InvalidInputError`` if somebody listens there already, who would be taken for a child of ours."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        if probe.connect_ex((host, port)) == 0:
+            raise InvalidInputError(f"{host}:{port} is in use by another process")
 
 
 def free_port() -> int:

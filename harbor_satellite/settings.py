@@ -10,10 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-DEFAULT_SCHEDULE = "*/5 * * * *"
 
 
 class GroundControlSettings(BaseSettings):
@@ -54,6 +52,13 @@ class GroundControlSettings(BaseSettings):
     """The Prefect API as the edge workers reach it; empty: the process's own ``PREFECT_API_URL``."""
     prefect_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
     """``user:password`` of the Prefect API, in Prefect's own variable; stays at the centre."""
+
+    @field_validator("source_url", "source_public_url", "prefect_public_url")
+    @classmethod
+    def _holds_no_secret(cls, url: str) -> str:
+        if "@" in url.split("://", 1)[-1].partition("/")[0]:
+            raise ValueError("user and password have variables of their own; a URL is shown in messages and to sites")
+        return url
 
     def database(self) -> str:
         """Return the database URL, or that of the SQLite file."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from harbor_satellite.ground_control.database import make_engine, make_session_factory
+from harbor_satellite.ground_control.database import make_engine, make_session_factory, reading
 from harbor_satellite.ground_control.source_factory import open_source
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
@@ -18,6 +18,8 @@ from harbor_satellite.settings import GroundControlSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.database import SessionFactory
     from harbor_satellite.ground_control.sources import Source
@@ -32,6 +34,10 @@ class Centre:
         self.source = source
         self.problems: list[str] = []
         """What went wrong with single satellites; the run fails at its end, after all others were served."""
+
+    def reading(self) -> contextlib.AbstractContextManager[Session]:
+        """Open a session that takes no lock."""
+        return reading(self.sessions)
 
     @property
     def public_url(self) -> str:

@@ -16,15 +16,15 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, replicate_deployment
 from deployments.spec import PULL_STEPS, DeploymentSpec
-from harbor_satellite.errors import HarborSatelliteError, NotFoundError, RemoteError
+from harbor_satellite.errors import ConflictError, HarborSatelliteError, NotFoundError, RemoteError
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.publishing import (
     drop_generation,
+    is_group_lost,
+    is_satellite_lost,
     publish_group,
     publish_satellite,
     resolve_group,
-    restore_group,
-    restore_satellite,
 )
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import WORKER_TYPE, SatelliteName, work_pool_name
@@ -33,17 +33,20 @@ from tasks.policy import remote_task
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from harbor_satellite.ground_control.fleet import SatelliteDeployment
+    from harbor_satellite.ground_control.fleet import GroupSpec, SatelliteDeployment
+    from harbor_satellite.ground_control.publishing import ResolvedGroup
+    from harbor_satellite.state.artifact import StateArtifact
     from tasks.centre import Centre
 
 _TIMEOUT_SECONDS = 600.0
 _PAGE = 200
+_ATTEMPTS = 3  # to publish a group that changes meanwhile
 
 
 @remote_task(name="list-groups", timeout_seconds=_TIMEOUT_SECONDS)
 def list_groups(centre: Centre) -> tuple[str, ...]:
     """Return the names of all groups."""
-    with centre.sessions() as session:
+    with centre.reading() as session:
         return tuple(fleet.list_group_names(session))
 
 
@@ -56,70 +59,87 @@ def publish_group_state(centre: Centre, group: str) -> tuple[str, ...]:
     """
     logger = get_run_logger()
     try:
-        with centre.sessions() as session:
-            spec = fleet.group_spec(session, group)
+        spec, resolved, state = _publish_patiently(centre, group)
     except NotFoundError:
         logger.info("group is gone group=%s", group)
         return ()
-    with centre.source_of(spec.registry) as source:
-        resolved = resolve_group(source, spec)
-    registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
-    with centre.sessions.begin() as session:
-        state = publish_group(session, centre.pusher, group, resolved, registry=registry, now=utc_now())
     generation = state.generation if state else spec.generation
-    if state:
-        with centre.source_of("") as own, contextlib.suppress(RemoteError):  # a tag too many harms nobody
-            drop_generation(own, group, generation)
     logger.info("%s group=%s generation=%d", "published" if state else "unchanged", group, generation)
     for problem in resolved.unresolved:
         logger.warning("not resolved reference=%s reason=%s", problem.reference, problem.reason)
     return tuple(f"{problem.reference}: {problem.reason}" for problem in resolved.unresolved)
 
 
-@remote_task(name="restore-states", timeout_seconds=_TIMEOUT_SECONDS)
-def restore_states(centre: Centre, groups: tuple[str, ...], satellites: tuple[SatelliteDeployment, ...]) -> int:
-    """Push again what was published and the source has lost; return how many states that were."""
-    restored = 0
-    with centre.source_of("") as own, centre.sessions() as session:
-        for group in groups:
-            with contextlib.suppress(NotFoundError):  # deleted meanwhile
-                restored += restore_group(session, centre.pusher, own, group)
-        for satellite in satellites:
-            with contextlib.suppress(NotFoundError):
-                restored += restore_satellite(session, centre.pusher, own, satellite.name, centre.public_url)
-    return restored
+def _publish_patiently(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, StateArtifact | None]:
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(ConflictError):  # another publisher, or a change: what was resolved is out of date
+            return _publish(centre, group)
+    return _publish(centre, group)
+
+
+def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, StateArtifact | None]:
+    with centre.reading() as session:
+        spec = fleet.group_spec(session, group)
+    with centre.source_of(spec.registry) as source:
+        resolved = resolve_group(source, spec)
+    registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
+    with centre.source_of("") as own:
+        is_lost = is_group_lost(own, spec)
+        with centre.sessions.begin() as session:
+            state = publish_group(
+                session, centre.pusher, spec, resolved, registry=registry, now=utc_now(), is_lost=is_lost
+            )
+        if state:
+            with contextlib.suppress(RemoteError):  # a tag too many harms nobody
+                drop_generation(own, group, state.generation)
+    return spec, resolved, state
 
 
 @remote_task(name="list-satellites", timeout_seconds=_TIMEOUT_SECONDS)
 def list_satellites(centre: Centre) -> tuple[SatelliteDeployment, ...]:
     """Return every satellite with what Prefect must hold for it."""
-    with centre.sessions() as session:
+    with centre.reading() as session:
         return fleet.satellite_deployments(session)
 
 
 @remote_task(name="publish-satellites", timeout_seconds=_TIMEOUT_SECONDS)
-def publish_satellite_states(centre: Centre, satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
+def publish_satellite_states(
+    centre: Centre, satellites: tuple[SatelliteDeployment, ...], *, is_thorough: bool = False
+) -> tuple[str, ...]:
     """Push the state of every satellite whose groups moved, after its credential may read them.
+
+    Args:
+        centre: the run's hold on the centre.
+        satellites: all of them.
+        is_thorough: also ask the source for each, and push again what it has lost.
 
     Returns:
         The satellites whose state was pushed.
     """
     logger = get_run_logger()
     moved = []
-    for satellite in satellites:
-        try:
-            with centre.sessions.begin() as session:
-                fleet.grant_projects(session, centre.source, satellite.name)
-            with centre.sessions.begin() as session:
-                if publish_satellite(session, centre.pusher, satellite.name, registry=centre.public_url, now=utc_now()):
+    with centre.source_of("") as own:
+        for satellite in satellites:
+            try:
+                is_lost = is_thorough and is_satellite_lost(own, satellite.name, satellite.state_digest)
+                if _publish_satellite(centre, satellite.name, is_lost=is_lost):
                     moved.append(str(satellite.name))
                     logger.info("published satellite state satellite=%s", satellite.name)
-        except NotFoundError:
-            logger.info("satellite is gone satellite=%s", satellite.name)
-        except HarborSatelliteError as error:  # one satellite never holds up the others
-            logger.error("state not published satellite=%s reason=%s", satellite.name, error)  # noqa: TRY400
-            centre.problems.append(f"state of satellite {satellite.name}: {error}")
+            except NotFoundError:
+                logger.info("satellite is gone satellite=%s", satellite.name)
+            except HarborSatelliteError as error:  # one satellite never holds up the others
+                logger.error("state not published satellite=%s reason=%s", satellite.name, error)  # noqa: TRY400
+                centre.problems.append(f"state of satellite {satellite.name}: {error}")
     return tuple(moved)
+
+
+def _publish_satellite(centre: Centre, satellite: str, *, is_lost: bool) -> bool:
+    with centre.sessions.begin() as session:
+        fleet.grant_projects(session, centre.source, satellite)
+    with centre.sessions.begin() as session:
+        return publish_satellite(
+            session, centre.pusher, satellite, registry=centre.public_url, now=utc_now(), is_lost=is_lost
+        )
 
 
 @remote_task(name="start-replication", timeout_seconds=_TIMEOUT_SECONDS)

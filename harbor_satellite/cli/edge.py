@@ -17,6 +17,7 @@ from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.htpasswd import remove_user, set_password
 from harbor_satellite.registry.server import run_registry_server
 from harbor_satellite.satellite.connections import Connections, registry_host
 from harbor_satellite.satellite.ground_control_client import GroundControlClient
@@ -46,18 +47,40 @@ def registry(
     htpasswd: Annotated[
         Path | None, typer.Option(help="bcrypt htpasswd file of who may write; without it nobody may.")
     ] = None,
+    writer: Annotated[
+        list[str] | None, typer.Option(help="User who may write; repeatable. Without: every user of the file.")
+    ] = None,
     authenticated_read: Annotated[
         bool, typer.Option("--authenticated-read", help="Pulls, too, need a user of the htpasswd file.")
     ] = False,
 ) -> None:
     """Serve the embedded registry alone, until SIGTERM."""
-    run_registry_server(root, listen, htpasswd, anonymous_read=not authenticated_read)
+    run_registry_server(root, listen, htpasswd, anonymous_read=not authenticated_read, writers=writer or None)
+
+
+@app.command()
+def user(
+    name: Annotated[str, typer.Argument(help="Name of the user.")],
+    htpasswd: Annotated[Path, typer.Option(help="bcrypt htpasswd file; made if missing.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the user.")] = False,
+) -> None:
+    """Add a user of a registry's htpasswd file, or give one a new password; it is asked for, or read from a pipe."""
+    if delete:
+        typer.echo(f"removed {name}" if remove_user(htpasswd, name) else f"{name} was not there")
+        return
+    is_terminal = sys.stdin.isatty()
+    password = (
+        typer.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else sys.stdin.readline()
+    )
+    set_password(htpasswd, name, password.rstrip("\n"))
+    typer.echo(f"{name} is a user of {htpasswd}")
 
 
 @app.command()
 def register(
     ground_control: Annotated[str, typer.Option(help="URL of Ground Control.")] = "",
     token_file: Annotated[Path | None, typer.Option(help="File with the one-time token.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Claim a new token although this site is registered.")] = False,
 ) -> None:
     """Exchange the one-time token for credentials; safe to repeat.
 
@@ -66,7 +89,8 @@ def register(
     settings = _settings(ground_control, token_file)
     with GroundControlClient(settings.ground_control_url, verify=_verify(settings)) as client:
         store = SatelliteStore(settings.data_dir)
-        registration = register_site(client, store, read_token(settings.token, settings.token_file))
+        token = read_token(settings.token, settings.token_file)
+        registration = register_site(client, store, token, is_again=again)
     typer.echo(f"registered as {registration.satellite or registration.auth.username}; follows {registration.state}")
 
 

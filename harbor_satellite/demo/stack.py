@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import sys
@@ -126,7 +127,9 @@ class DemoStack:
         return self._stack.enter_context(HttpRegistry(self.addresses.local_registry))
 
     def _start(self, name: str, argv: tuple[str, ...], env: dict[str, str]) -> Child:
-        child = Child(name, argv, env=env, log=self.folder / "logs" / f"{name.replace(' ', '-')}.log")
+        # What the shell may hold for a real centre or site is none of the demo's business.
+        foreign = {key: "" for key in os.environ if key.startswith(("HARBOR_SATELLITE_", "PREFECT_"))}
+        child = Child(name, argv, env=foreign | env, log=self.folder / "logs" / f"{name.replace(' ', '-')}.log")
         self._children.append(child)
         return child
 
@@ -141,7 +144,8 @@ class DemoStack:
             )
             return ("zot", "serve", str(config))
         listen = url.removeprefix("http://")
-        argv = (*_CLI, "edge", "registry", "--root", str(root), "--listen", listen, "--htpasswd", str(htpasswd))
+        users = ("--htpasswd", str(htpasswd), "--writer", writer)
+        argv = (*_CLI, "edge", "registry", "--root", str(root), "--listen", listen, *users)
         return argv if is_public else (*argv, "--authenticated-read")
 
     def _htpasswd(self, name: str) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
+from sqlalchemy.exc import OperationalError
 
 import harbor_satellite
 from harbor_satellite.errors import ConflictError
@@ -118,13 +119,14 @@ def _add_health(app: FastAPI, context: Context) -> None:
 
 
 def _ensure_first_user(context: Context) -> None:
-    if context.options.admin_password is None:
-        return
     try:
         with context.writing() as session:
             users.ensure_first_user(session, context.options.admin_password, context.clock())
     except ConflictError:
         logger.info("first user made by another replica at the same time")
+    except OperationalError as error:
+        # A database that is away now will be there later, and /health says so meanwhile.
+        logger.warning("first user not looked for, the database is away error=%s", type(error).__name__)
 
 
 def _dispatcher(context: Context) -> OutboxDispatcher | None:

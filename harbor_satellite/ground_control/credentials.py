@@ -36,7 +36,7 @@ class SatelliteIdentity:
 
 
 def authenticate_satellite(session: Session, username: str, secret: SecretStr) -> SatelliteIdentity:
-    """Tell which satellite a username and secret belong to; for reports and for the gateway.
+    """Tell which satellite a username and secret belong to.
 
     Raises:
         AuthenticationError: no satellite's; the same message whatever is wrong.

@@ -76,6 +76,7 @@ def make_engine(url: str) -> Engine:
         max_overflow=_POOL_OVERFLOW,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,  # they may be hashes of secrets, and errors reach logs
         connect_args={"connect_timeout": 10, "options": "-c timezone=UTC -c statement_timeout=60s"},
     )
 
@@ -145,6 +146,7 @@ def _sqlite_engine(url: URL) -> Engine:
         url,
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
+        hide_parameters=True,
         connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
     )
 

@@ -58,6 +58,7 @@ class OutboxDispatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._failures = 0
+        self._is_down = False
         self._thread = threading.Thread(target=self._run, name="outbox-dispatcher", daemon=True)
 
     def start(self) -> None:
@@ -84,7 +85,8 @@ class OutboxDispatcher:
         if not events:
             return 0
         delivered = self._deliver(events)
-        self._failures = 0 if delivered else self._failures + 1
+        # An event that Prefect refuses waits for its own turn; only a Prefect that cannot be reached holds up all.
+        self._failures = self._failures + 1 if self._is_down else 0
         left = [leased for leased in events if leased not in delivered]
         with self._factory.begin() as session:
             outbox.mark_delivered(session, [leased.id for leased in delivered], now)
@@ -107,6 +109,7 @@ class OutboxDispatcher:
 
     def _deliver(self, events: Sequence[LeasedEvent]) -> Sequence[LeasedEvent]:
         status = self._post(events)
+        self._is_down = status is None or httpx.codes.is_server_error(status)
         if status is not None and httpx.codes.is_success(status):
             logger.debug("events posted count=%d", len(events))
             return events

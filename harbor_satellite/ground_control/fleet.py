@@ -82,6 +82,8 @@ class SatelliteDeployment:
     """5-field cron"""
     groups: tuple[GroupName, ...]
     """Sorted."""
+    state_digest: str | None = None
+    """Of the satellite state published last."""
 
 
 def list_group_names(session: Session) -> tuple[GroupName, ...]:
@@ -220,5 +222,8 @@ def satellite_deployments(session: Session) -> tuple[SatelliteDeployment, ...]:
     rows = session.scalars(select(Satellite).order_by(Satellite.name)).all()
     names = group_names_of(session, [row.id for row in rows])
     return tuple(
-        SatelliteDeployment(SatelliteName(row.name), row.schedule, tuple(map(GroupName, names[row.id]))) for row in rows
+        SatelliteDeployment(
+            SatelliteName(row.name), row.schedule, tuple(map(GroupName, names[row.id])), row.state_digest
+        )
+        for row in rows
     )

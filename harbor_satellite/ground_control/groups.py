@@ -167,6 +167,7 @@ def delete_group(session: Session, name: str, now: datetime) -> None:
     Raises:
         NotFoundError: there is no such group.
     """
+    session.execute(select(Group.id).where(Group.name == name).with_for_update())  # publishers take turns with this
     group = show_group(session, name)
     members = satellites_of(session, group)
     session.merge(RetiredGroup(name=name, generation=last_generation(session, group)))

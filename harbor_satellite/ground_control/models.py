@@ -231,7 +231,7 @@ class RegistrationToken(Base):
 
 
 class Credential(Base):
-    """What a satellite pulls, reports and reaches the gateway with."""
+    """What a satellite pulls and reports with."""
 
     __tablename__ = "credentials"
     __table_args__ = (UniqueConstraint("username"), Index(None, "satellite_id"))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Final
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pydantic import SecretStr
 
 _SHORTEST: Final = 8  # characters
@@ -20,6 +23,7 @@ _RULE: Final = "8 to 128 characters with an upper-case letter, a lower-case lett
 _hasher: Final = PasswordHasher()  # the library's defaults: argon2id, RFC 9106's low-memory profile
 # 64 MiB each: forty threads hashing at once would take the machine's memory.
 _slots: Final = BoundedSemaphore(2)
+_SLOT_SECONDS: Final = 5.0
 _NOBODY: Final = _hasher.hash("nobody has this password")
 
 
@@ -37,7 +41,7 @@ def check_password(password: SecretStr) -> None:
 
 def hash_password(password: SecretStr) -> str:
     """Return the argon2id hash of a password, with its salt and parameters."""
-    with _slots:
+    with _slot():
         return _hasher.hash(_bytes(password))
 
 
@@ -45,11 +49,22 @@ def verify_password(password: SecretStr, stored_hash: str | None) -> bool:
     """Tell whether a password is the stored one; as slow for a user that does not exist (None)."""
     if len(password.get_secret_value()) > _LONGEST:
         return False
-    with _slots:
+    with _slot():
         try:
             return _hasher.verify(stored_hash or _NOBODY, _bytes(password)) and stored_hash is not None
         except (VerificationError, InvalidHashError):
             return False
+
+
+@contextmanager
+def _slot() -> Iterator[None]:
+    """Wait for a turn at hashing, but not so long that guesses of passwords take every thread of the API."""
+    if not _slots.acquire(timeout=_SLOT_SECONDS):
+        raise HarborSatelliteError("too many passwords are being checked at once; try again")
+    try:
+        yield
+    finally:
+        _slots.release()
 
 
 def _bytes(password: SecretStr) -> bytes:

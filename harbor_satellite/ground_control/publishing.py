@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
-from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.errors import ConflictError, HarborSatelliteError
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.models import Group, Satellite
 from harbor_satellite.ground_control.satellites import group_names_of, show_satellite
@@ -86,29 +86,40 @@ def resolve_group(source: Registry, spec: GroupSpec) -> ResolvedGroup:
 
 
 def publish_group(
-    session: Session, pusher: StatePusher, group: str, resolved: ResolvedGroup, *, registry: str, now: datetime
+    session: Session,
+    pusher: StatePusher,
+    spec: GroupSpec,
+    resolved: ResolvedGroup,
+    *,
+    registry: str,
+    now: datetime,
+    is_lost: bool = False,
 ) -> StateArtifact | None:
     """Push the next generation of a group's state if its content changed, or it would expire too soon.
 
-    The group's row is locked first and its last generation read again, so that publishers take turns.
+    The group's row is locked first and read again: what was resolved from older rows, or beside another
+    publisher, is not published.
 
     Args:
         session: open; the row of the new generation is flushed before the push and committed by the caller.
         pusher: to the source.
-        group: its name.
+        spec: the group as it was read before resolving.
         resolved: its entries at the source.
         registry: the source's URL as the sites reach it.
         now: this moment.
+        is_lost: the source has lost what was published last, so it is published anew.
 
     Returns:
         What was published, or None if nothing had to be.
 
     Raises:
         NotFoundError: the group was deleted meanwhile.
+        ConflictError: the group was changed or published meanwhile; read it and resolve it again.
         RemoteError: the source refused the push; nothing is recorded.
     """
-    session.execute(select(Group.id).where(Group.name == group).with_for_update())
-    spec = fleet.group_spec(session, group)
+    session.execute(select(Group.id).where(Group.name == spec.name).with_for_update())
+    if fleet.group_spec(session, spec.name) != spec:
+        raise ConflictError(f"group {spec.name} changed while it was resolved")
     lifetime = timedelta(seconds=spec.expires_after_seconds) if spec.expires_after_seconds else None
     state = StateArtifact(
         group=spec.name,
@@ -118,7 +129,8 @@ def publish_group(
         created_at=now,
         expires_at=now + lifetime if lifetime else None,
     )
-    if spec.published and spec.published.same_content(state) and not _expires_soon(spec.published, lifetime, now):
+    is_same = spec.published is not None and spec.published.same_content(state)
+    if is_same and not is_lost and not _expires_soon(spec.published, lifetime, now):
         return None
     raw = state_artifact_json(state)
     fleet.record_group_state(session, spec.name, state.generation, state_digest(raw), raw, now=now)
@@ -127,7 +139,9 @@ def publish_group(
     return state
 
 
-def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, registry: str, now: datetime) -> bool:
+def publish_satellite(
+    session: Session, pusher: StatePusher, satellite: str, *, registry: str, now: datetime, is_lost: bool = False
+) -> bool:
     """Push a satellite's state if it is not what its groups' last generations ask for.
 
     Args:
@@ -136,6 +150,7 @@ def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, 
         satellite: its name.
         registry: the source's URL as the sites reach it.
         now: this moment.
+        is_lost: the source has lost it, so it is pushed in any case.
 
     Returns:
         Whether it was pushed.
@@ -150,7 +165,7 @@ def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, 
         return False
     raw = satellite_state_json(compose_satellite_state(satellite, pins, registry))
     digest = state_digest(raw)
-    if row.state_digest == str(digest):
+    if row.state_digest == str(digest) and not is_lost:
         return False
     fleet.record_satellite_state(session, satellite, digest, now)
     pusher.push(satellite_state_repository(satellite_name(satellite)), ("latest",), raw)
@@ -158,27 +173,17 @@ def publish_satellite(session: Session, pusher: StatePusher, satellite: str, *, 
     return True
 
 
-def restore_group(session: Session, pusher: StatePusher, source: Registry, group: str) -> bool:
-    """Push the last generation of a group's state once more if the source lost it; return whether it had to be."""
-    spec = fleet.group_spec(session, group)
-    repository = group_state_repository(spec.name)
-    if spec.published is None or source.manifest_head(repository, str(spec.published_digest)) is not None:
+def is_group_lost(source: Registry, spec: GroupSpec) -> bool:
+    """Tell whether the source no longer has the generation that was published last."""
+    if spec.published_digest is None:
         return False
-    pusher.push(repository, (str(spec.generation), "latest"), state_artifact_json(spec.published))
-    _LOG.warning("restored group state group=%s generation=%d", group, spec.generation)
-    return True
+    return source.manifest_head(group_state_repository(spec.name), str(spec.published_digest)) is None
 
 
-def restore_satellite(session: Session, pusher: StatePusher, source: Registry, satellite: str, registry: str) -> bool:
-    """Push a satellite's state once more if the source lost it; return whether it had to be."""
-    published = show_satellite(session, satellite).state_digest
+def is_satellite_lost(source: Registry, satellite: str, published: str | None) -> bool:
+    """Tell whether the source no longer has the satellite state that was published last."""
     repository = satellite_state_repository(satellite_name(satellite))
-    if published is None or source.manifest_head(repository, published) is not None:
-        return False
-    pins = fleet.satellite_pins(session, satellite)
-    pusher.push(repository, ("latest",), satellite_state_json(compose_satellite_state(satellite, pins, registry)))
-    _LOG.warning("restored satellite state satellite=%s", satellite)
-    return True
+    return published is not None and source.manifest_head(repository, published) is None
 
 
 def drop_generation(source: Registry, group: str, generation: int) -> None:
@@ -255,8 +260,10 @@ def _merge_tags(entries: Iterable[StateEntry]) -> tuple[StateEntry, ...]:
     return tuple(sorted(merged.values(), key=lambda entry: (entry.repository, entry.tags, entry.digest)))
 
 
-def _expires_soon(published: StateArtifact, lifetime: timedelta | None, now: datetime) -> bool:
+def _expires_soon(published: StateArtifact | None, lifetime: timedelta | None, now: datetime) -> bool:
     """Tell whether less than half of the life is left, or the wish for one changed."""
+    if published is None:
+        return True
     if lifetime is None or published.expires_at is None:
         return (lifetime is None) != (published.expires_at is None)
     return published.expires_at - now < lifetime / 2

@@ -171,7 +171,7 @@ class OciSource:
     """Credentials for a registry that knows no robots and no projects.
 
     Args:
-        htpasswd_path: the file to keep users in; None where Ground Control's own registry or gateway asks
+        htpasswd_path: the file to keep users in; None where the registry asks
             Ground Control, or an operator brings the users in.
     """
 

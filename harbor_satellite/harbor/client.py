@@ -30,6 +30,7 @@ PAGE_SIZE: Final = 100  # Harbor refuses more with 422, and -1 makes its paging 
 _PAGES_MAX: Final = 1000
 _API: Final = "/api/v2.0"
 _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_DIGITS_MAX: Final = 9  # of a count or of seconds; more is no answer but an attack
 _LONGEST_MESSAGE: Final = 300  # characters of a peer's words that go into ours
 
 
@@ -220,4 +221,5 @@ def _message(raw: bytes) -> str:
 
 
 def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    is_count = text is not None and text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    return int(text) if is_count and text is not None else None

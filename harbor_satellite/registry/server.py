@@ -24,7 +24,7 @@ from harbor_satellite.registry.server_errors import HANDLERS
 from harbor_satellite.registry.server_process import RegistryServer, announce, collecting_garbage, parse_listen
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from starlette.requests import Request
@@ -87,6 +87,7 @@ def create_registry_app(
     *,
     anonymous_read: bool = True,
     allow_anonymous_writes: bool = False,
+    writers: Collection[str] | None = None,
 ) -> Starlette:
     """Build the ASGI application that serves a layout.
 
@@ -95,12 +96,14 @@ def create_registry_app(
         authenticator: who knows the passwords; without one nobody may write.
         anonymous_read: pulls need no credentials. Wrong ones are refused all the same.
         allow_anonymous_writes: without an authenticator, let everybody write; for tests and demos.
+        writers: which users may write; None: all whom the authenticator knows.
     """
     access = Middleware(
         AccessControl,
         authenticator,
         anonymous_read=anonymous_read,
         allow_anonymous_writes=allow_anonymous_writes,
+        writers=writers,
     )
     routes = [_route(registry, path, answers) for path, answers in _ROUTES]
     fixed = [_route(registry, "/healthz", {"GET": _in_thread(_health)})]
@@ -118,6 +121,7 @@ def serve(
     *,
     anonymous_read: bool = True,
     allow_anonymous_writes: bool = False,
+    writers: Collection[str] | None = None,
     on_listening: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a layout in this process until SIGTERM or SIGINT; ``on_listening`` is told the address.
@@ -126,7 +130,11 @@ def serve(
         InvalidInputError: nobody can listen there.
     """
     app = create_registry_app(
-        registry, authenticator, anonymous_read=anonymous_read, allow_anonymous_writes=allow_anonymous_writes
+        registry,
+        authenticator,
+        anonymous_read=anonymous_read,
+        allow_anonymous_writes=allow_anonymous_writes,
+        writers=writers,
     )
     RegistryServer(app, host, port).run(on_listening)
 
@@ -138,6 +146,7 @@ def run_registry_server(
     *,
     anonymous_read: bool = True,
     allow_anonymous_writes: bool = False,
+    writers: Collection[str] | None = None,
 ) -> None:
     """Be the embedded registry: own the root, print ``listening on URL``, serve until SIGTERM or SIGINT.
 
@@ -147,6 +156,7 @@ def run_registry_server(
         htpasswd: who may write, as bcrypt; re-read whenever it changes. None means nobody may.
         anonymous_read: pulls need no credentials.
         allow_anonymous_writes: without a htpasswd, let everybody write; for tests and demos.
+        writers: which users of the htpasswd may write; None: all.
 
     Raises:
         InvalidInputError: nobody can listen there.
@@ -165,6 +175,7 @@ def run_registry_server(
             authenticator,
             anonymous_read=anonymous_read,
             allow_anonymous_writes=allow_anonymous_writes,
+            writers=writers,
             on_listening=announce,
         )
 

@@ -16,6 +16,8 @@ from harbor_satellite.registry.layout_refusals import ErrorCode
 from harbor_satellite.registry.server_errors import error_response
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,6 +44,7 @@ class AccessControl:
         authenticator: who knows the passwords; None means nobody can log in.
         anonymous_read: pulls need no credentials. Wrong ones are refused all the same.
         allow_anonymous_writes: without an authenticator, let everybody write; for tests and demos.
+        writers: which users may write; None: all whom the authenticator knows.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class AccessControl:
         *,
         anonymous_read: bool,
         allow_anonymous_writes: bool,
+        writers: Collection[str] | None = None,
     ) -> None:
         self._app: Final = app
         self._authenticator: Final = authenticator
         self._anonymous_read: Final = anonymous_read
         self._allow_anonymous_writes: Final = allow_anonymous_writes
+        self._writers: Final = None if writers is None else frozenset(writers)
         self._checks: Final = anyio.CapacityLimiter(_PARALLEL_CHECKS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,8 +95,17 @@ class AccessControl:
             return None if is_read and self._anonymous_read else _unauthorized("log in to do this")
         if credentials is None:
             return _unauthorized("only Basic credentials are taken here")
-        is_right = await anyio.to_thread.run_sync(self._authenticator.verify, *credentials, limiter=self._checks)
-        return None if is_right else _unauthorized("wrong user name or password")
+        return await self._refused_user(self._authenticator, credentials, may_read=is_read)
+
+    async def _refused_user(
+        self, authenticator: Authenticator, credentials: tuple[str, str], *, may_read: bool
+    ) -> Response | None:
+        is_right = await anyio.to_thread.run_sync(authenticator.verify, *credentials, limiter=self._checks)
+        if not is_right:
+            return _unauthorized("wrong user name or password")
+        if not may_read and self._writers is not None and credentials[0] not in self._writers:
+            return error_response(403, ErrorCode.DENIED, "this user may only read")
+        return None
 
 
 def _unauthorized(message: str) -> Response:

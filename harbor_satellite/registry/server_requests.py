@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _CONTENT_RANGE: Final = re.compile(r"(?:bytes[ =])?(\d{1,18})-(\d{1,18})(?:/.*)?")
 _RANGE: Final = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*")
 
+_DIGITS_MAX: Final = 9  # of a page size; more pages than that nobody has
+
 
 def parse_digest(text: str) -> Digest:
     """Read a digest, refusing with DIGEST_INVALID."""
@@ -78,7 +80,7 @@ def page_of(names: Sequence[str], request: Request) -> tuple[list[str], dict[str
     wanted = request.query_params.get("n")
     if wanted is None:
         return rest, {}
-    if not (wanted.isascii() and wanted.isdecimal()):
+    if not (wanted.isascii() and wanted.isdecimal() and len(wanted) <= _DIGITS_MAX):
         raise RefusedError(ErrorCode.PAGINATION_NUMBER_INVALID, 400, f"n is not a number: {wanted[:40]!r}")
     page = rest[: int(wanted)]
     if not page or len(page) == len(rest):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 from typing import TYPE_CHECKING
@@ -21,23 +22,31 @@ _LOG = logging.getLogger(__name__)
 _CLAIM_KEY_BYTES = 32  # bytes of randomness
 
 
-def register(client: GroundControlClient, store: SatelliteStore, token: SecretStr) -> Registration:
+def register(
+    client: GroundControlClient, store: SatelliteStore, token: SecretStr, *, is_again: bool = False
+) -> Registration:
     """Exchange the one-time token and keep what comes back; a registered site keeps its registration.
+
+    Args:
+        client: to Ground Control.
+        store: the site's disk.
+        token: the one-time token.
+        is_again: claim although the site is registered: the new credential takes the old one's place.
 
     Raises:
         AuthenticationError: the token is not good.
         RemoteError: Ground Control cannot be reached; try again with the same token.
         StorageError: the answer could not be kept; the same claim may be repeated.
     """
-    try:
-        registration = store.registration()
-    except NotFoundError:
-        if not token.get_secret_value():
-            raise InvalidInputError("no one-time token given and this site is not registered yet") from None
-        claim_key = SecretStr(store.claim_key(secrets.token_urlsafe(_CLAIM_KEY_BYTES)))
-        registration = client.claim(token, claim_key)
-        store.save_registration(registration)
-        _LOG.info("registered satellite=%s source=%s", registration.satellite, registration.auth.url)
+    if not is_again:
+        with contextlib.suppress(NotFoundError):
+            return store.registration()
+    if not token.get_secret_value():
+        raise InvalidInputError("no one-time token given: HARBOR_SATELLITE_TOKEN or a token file")
+    claim_key = SecretStr(store.claim_key(secrets.token_urlsafe(_CLAIM_KEY_BYTES)))
+    registration = client.claim(token, claim_key)
+    store.save_registration(registration)
+    _LOG.info("registered satellite=%s source=%s", registration.satellite, registration.auth.url)
     return registration
 
 

@@ -18,11 +18,10 @@ from harbor_satellite.demo.images import layer
 from harbor_satellite.edge_worker import EdgeWorker
 from harbor_satellite.errors import AuthenticationError, NotFoundError, RemoteError
 from harbor_satellite.ground_control.sources import OciSource
-from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.state_store import pull_state
-from harbor_satellite.state.artifact import parse_state_artifact
+from harbor_satellite.state.artifact import parse_satellite_state, parse_state_artifact
 from tasks.centre import Centre, open_centre
-from tasks.fleet import list_satellites, publish_satellite_states
+from tasks.fleet import list_satellites, publish_group_state, publish_satellite_states
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -97,16 +96,16 @@ def test_publish_state_source_lost_its_states_gets_them_again(world: World) -> N
     world.ground_control.sync_group("stores", APP)
     world.ground_control.enroll("shop-7", "stores")
     publish_state(return_state=True)
-    states = {
-        repository: world.centre.manifest_get(repository, "latest").raw
-        for repository in ("satellite/group-state/stores/state", "satellite/satellite-state/shop-7/state")
-    }
-    for repository, raw in states.items():
-        world.centre.manifest_delete(repository, str(Digest.of(raw)))
+    for repository in ("satellite/group-state/stores/state", "satellite/satellite-state/shop-7/state"):
+        published = world.centre.manifest_get(repository, "latest").digest
+        world.centre.manifest_delete(repository, str(published))
 
     publish_state(return_state=True)
 
-    assert {repository: world.centre.manifest_get(repository, "latest").raw for repository in states} == states
+    pulled = pull_state(world.centre, "satellite/satellite-state/shop-7/state", "latest")
+    (pin,) = parse_satellite_state(pulled.raw, None, "it").groups
+    assert pin.generation == 2
+    assert pull_state(world.centre, pin.state.repository, pin.state.target).digest == pin.state.digest
 
 
 def test_publish_state_unchanged_with_labels_publishes_nothing_again(world: World) -> None:
@@ -150,9 +149,11 @@ def test_publish_satellite_states_one_refused_does_not_stop_the_others(world: Wo
 
     with open_centre() as real, disable_run_logger():
         centre = Centre(real.settings, real.sessions, RefusingSource())
+        publish_group_state.fn(centre, "stores")
         moved = publish_satellite_states.fn(centre, list_satellites.fn(centre))
 
     assert moved == ("shop-b",)
+    assert "shop-a" in "".join(centre.problems)
 
 
 def test_reconcile_fleet_follows_the_rows(world: World) -> None:
@@ -165,7 +166,7 @@ def test_reconcile_fleet_follows_the_rows(world: World) -> None:
 
     state = reconcile_fleet(return_state=True)
 
-    assert (pool.type, pool.concurrency_limit) == (EdgeWorker.type, 1)
+    assert (pool.type, pool.concurrency_limit) == (EdgeWorker.type, None)
     assert deployment.parameters == {"satellite": "shop-3"}
     assert deployment.entrypoint == "flows/replicate_state.py:replicate_state"
     assert "1 removed" in (state.message or "")
