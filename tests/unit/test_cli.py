@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from harbor_satellite import __version__, cli
 from harbor_satellite.demo.images import AMD64, layer, push_image
 from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator
 from tests.fakes.registry import FakeRegistry
 
 if TYPE_CHECKING:
@@ -211,3 +213,14 @@ def test_cli_as_a_process_without_arguments_shows_help() -> None:
 
     assert done.returncode == 0
     assert {"edge", "ground-control", "demo"} <= set(done.stdout.split())
+
+
+def test_cli_edge_user_makes_a_user_that_may_log_in(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("made-up-password\n"))
+
+    code = run("edge", "user", "satellite", "--htpasswd", str(tmp_path / "users"))
+
+    assert code == 0
+    assert HtpasswdAuthenticator(tmp_path / "users").verify("satellite", "made-up-password")
+    assert run("edge", "user", "satellite", "--htpasswd", str(tmp_path / "users"), "--delete") == 0
+    assert not HtpasswdAuthenticator(tmp_path / "users").verify("satellite", "made-up-password")

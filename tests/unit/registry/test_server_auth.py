@@ -94,3 +94,13 @@ def test_ping_open_to_all_still_says_how_to_log_in(registry: LayoutRegistry) -> 
     assert "www-authenticate" in site.ask("GET", "/v2/").headers
     assert "www-authenticate" not in site.ask("GET", "/v2/_catalog").headers
     assert site.ask("GET", "/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(("writer", "status"), [("writer", 202), ("somebody else", 403)])
+def test_access_only_named_writers_may_write(registry: LayoutRegistry, writer: str, status: int) -> None:
+    site = Site(create_registry_app(registry, OneUser(), writers=[writer]), registry)
+    known = {"authorization": "Basic d3JpdGVyOnNlY3JldDp3aXRoOmNvbG9ucw=="}
+
+    read, written = site.ask(*READ, headers=known), site.ask(*WRITE, headers=known)
+
+    assert (read.status_code, written.status_code) == (200, status)
