@@ -12,16 +12,17 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
-from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
 from harbor_satellite.ground_control.app import create_app
 from harbor_satellite.ground_control.context import AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.source_factory import open_source
+from harbor_satellite.ground_control.users import ensure_first_user
 from harbor_satellite.processes import Child, check_port_is_free
 from harbor_satellite.project import project_dir
 from harbor_satellite.state.names import WORKER_TYPE
@@ -29,6 +30,8 @@ from harbor_satellite.state.names import WORKER_TYPE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from pydantic import SecretStr
 
     from harbor_satellite.settings import GroundControlSettings
 
@@ -49,6 +52,7 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate(settings.database())
+    _check_first_start(settings)
     if os.environ.get("PREFECT_API_URL"):
         _serve_api(settings)
         return
@@ -57,6 +61,22 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
             _serve_api(settings, is_prefect_local=True)
         for child in children:
             child.check()
+
+
+def _check_first_start(settings: GroundControlSettings) -> None:
+    """Make the first user now, so that a missing password is said before anything is started."""
+    engine = make_engine(settings.database())
+    try:
+        with make_session_factory(engine).begin() as session:
+            ensure_first_user(session, _admin_password(settings), datetime.now(UTC))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{error}: HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD") from error
+    finally:
+        engine.dispose()
+
+
+def _admin_password(settings: GroundControlSettings) -> SecretStr | None:
+    return settings.admin_password if settings.admin_password.get_secret_value() else None
 
 
 @contextlib.contextmanager
@@ -207,6 +227,6 @@ def _options(settings: GroundControlSettings, *, is_prefect_local: bool) -> AppO
         prefect_api_url=public_url,
         prefect_api_internal_url=api_url,
         prefect_api_auth=settings.prefect_auth_string,
-        admin_password=settings.admin_password if settings.admin_password.get_secret_value() else None,
+        admin_password=_admin_password(settings),
         token_ttl=timedelta(seconds=settings.token_ttl_seconds),
     )
