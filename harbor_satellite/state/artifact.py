@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, MalformedStateError, SizeLimitError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.oci.reference import Reference, check_repository, check_tag
+from harbor_satellite.state.json_values import canonical_json, count, moment, moment_text, shown, text, values
 from harbor_satellite.state.names import GroupName, SatelliteName, group_name, satellite_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
-_SHOWN_MAX_LENGTH: Final = 200  # characters of a wrong value in a message
 STATE_MAX_BYTES: Final = 4 * 1024 * 1024  # bytes of JSON; some ten thousand artifacts
 
 
@@ -109,11 +109,11 @@ def parse_state_artifact(raw: bytes, digest: Digest | None, what: str) -> StateA
         entries = tuple(sorted((_entry(item) for item in document.get("artifacts") or ()), key=_entry_order))
         state = StateArtifact(
             group=group_name(document["group"]),
-            registry=_text(document.get("registry")),
+            registry=text(document.get("registry")),
             artifacts=entries,
-            generation=_count(document.get("generation", 0), "generation"),
-            created_at=_time(document.get("created_at")),
-            expires_at=_time(document.get("expires_at")),
+            generation=count(document.get("generation", 0), "generation"),
+            created_at=moment(document.get("created_at")),
+            expires_at=moment(document.get("expires_at")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
         raise MalformedStateError(f"malformed state {what}: {_reason(error)}") from error
@@ -128,10 +128,10 @@ def state_artifact_json(state: StateArtifact) -> bytes:
         "registry": state.registry,
         "artifacts": [_entry_json(entry) for entry in sorted(state.artifacts, key=_entry_order)],
         "generation": state.generation,
-        "created_at": _time_text(state.created_at),
-        "expires_at": _time_text(state.expires_at),
+        "created_at": moment_text(state.created_at),
+        "expires_at": moment_text(state.expires_at),
     }
-    return _canonical(document)
+    return canonical_json(document)
 
 
 def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> SatelliteState:
@@ -144,13 +144,13 @@ def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> Satel
     """
     document = _verified_json(raw, digest, what)
     try:
-        urls = [_text(url) for url in document.get("states") or ()]
+        urls = [text(url) for url in document.get("states") or ()]
         pins = tuple(_pin(item) for item in document["groups"]) if "groups" in document else _pins_of_urls(urls)
         name = document.get("satellite")
         state = SatelliteState(
             satellite=satellite_name(name) if name else None,
             groups=tuple(sorted(pins, key=lambda pin: pin.group)),
-            config=_text(document.get("config") or ""),
+            config=text(document.get("config") or ""),
             scheme="http" if any(url.startswith("http://") for url in urls) else "https",
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
@@ -171,25 +171,25 @@ def satellite_state_json(state: SatelliteState) -> bytes:
         "satellite": state.satellite or "",
         "groups": [{"group": pin.group, "state": str(pin.state), "generation": pin.generation} for pin in state.groups],
     }
-    return _canonical(document)
+    return canonical_json(document)
 
 
 def _entry(item: Mapping[str, Any]) -> StateEntry:
-    tags = tuple(sorted({check_tag(_text(tag)) for tag in _list(item.get("tag"))}))
+    tags = tuple(sorted({check_tag(text(tag)) for tag in values(item.get("tag"))}))
     size = item.get("size")
     deleted = item.get("deleted", False)
     if not isinstance(deleted, bool):
-        raise InvalidInputError(f"deleted is neither true nor false: {_shown(deleted)}")
+        raise InvalidInputError(f"deleted is neither true nor false: {shown(deleted)}")
     return StateEntry(
-        repository=check_repository(_text(item["repository"])),
+        repository=check_repository(text(item["repository"])),
         tags=tags,
-        digest=Digest.parse(_text(item["digest"])),
+        digest=Digest.parse(text(item["digest"])),
         labels=_labels(item.get("labels")),
-        type=_text(item.get("type") or "IMAGE"),
+        type=text(item.get("type") or "IMAGE"),
         deleted=deleted,
-        size=None if size is None else _count(size, "size"),
-        media_type=_text(item.get("media_type") or ""),
-        platforms=tuple(Platform.parse(_text(platform)) for platform in _list(item.get("platforms"))),
+        size=None if size is None else count(size, "size"),
+        media_type=text(item.get("media_type") or ""),
+        platforms=tuple(Platform.parse(text(platform)) for platform in values(item.get("platforms"))),
         referrers=_digests(item.get("referrers")),
     )
 
@@ -214,30 +214,18 @@ def _entry_order(entry: StateEntry) -> tuple[str, tuple[str, ...], Digest]:
 
 
 def _digests(items: Any) -> tuple[Digest, ...] | None:
-    return None if items is None else tuple(sorted(Digest.parse(_text(item)) for item in _list(items)))
+    return None if items is None else tuple(sorted(Digest.parse(text(item)) for item in values(items)))
 
 
 def _labels(value: Any) -> Mapping[str, str] | tuple[str, ...] | None:
-    return tuple(_text(label) for label in value) if isinstance(value, list) else value
-
-
-def _list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise InvalidInputError(f"not a list: {_shown(value)}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:_SHOWN_MAX_LENGTH]
+    return tuple(text(label) for label in value) if isinstance(value, list) else value
 
 
 def _pin(item: Mapping[str, Any]) -> StatePin:
     return StatePin(
         group=group_name(item["group"]),
-        state=Reference.parse(_text(item["state"])),
-        generation=_count(item.get("generation", 0), "generation"),
+        state=Reference.parse(text(item["state"])),
+        generation=count(item.get("generation", 0), "generation"),
     )
 
 
@@ -269,9 +257,9 @@ def _verified_json(raw: bytes, digest: Digest | None, what: str) -> dict[str, An
         digest.verify(raw, what)
     try:
         document = json.loads(raw)
-        _canonical({"": document})  # a lone surrogate is JSON, but no text that could ever be written again
+        canonical_json({"": document})  # a lone surrogate is JSON, but no text that could ever be written again
     except (ValueError, RecursionError) as error:
-        raise MalformedStateError(f"malformed state {what}: not JSON: {_shown(error)}") from error
+        raise MalformedStateError(f"malformed state {what}: not JSON: {shown(error)}") from error
     if not isinstance(document, dict):
         raise MalformedStateError(f"malformed state {what}: not a JSON object")
     return document
@@ -287,36 +275,7 @@ def _content_only(state: StateArtifact) -> StateArtifact:
     )
 
 
-def _canonical(document: Mapping[str, object]) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise InvalidInputError(f"not text: {_shown(value)}")
-    return value
-
-
-def _count(value: Any, what: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise InvalidInputError(f"{what} is not a count: {_shown(value)}")
-    return value
-
-
-def _time(value: Any) -> datetime | None:
-    if value is None:
-        return None
-    moment = datetime.fromisoformat(_text(value))
-    if moment.tzinfo is None:
-        raise InvalidInputError(f"time without a zone: {value!r}")
-    return moment.astimezone(UTC)
-
-
-def _time_text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat()
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, HarborSatelliteError):
         return str(error)
-    return f"missing key {error}" if isinstance(error, KeyError) else _shown(error)
+    return f"missing key {error}" if isinstance(error, KeyError) else shown(error)
