@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from harbor_satellite.state.wire import Registration
 
 
+_HOMES: dict[tuple[str, str, str, str], HttpRegistry] = {}
+
+
 class Site:
     """What the tasks of one run share. Not a dataclass, so that Prefect passes it on without looking inside."""
 
@@ -87,9 +90,22 @@ def open_site(satellite: str) -> Iterator[Site]:
             credentials=Credentials(auth.username, auth.password) if auth.username else None,
             target=target,
             verify=str(settings.ca) if settings.ca else True,
+            home=_home_registry(settings, registration),
         ) as connections,
     ):
         yield Site(settings, registration, connections)
+
+
+def _home_registry(settings: SatelliteSettings, registration: Registration) -> HttpRegistry:
+    """Open the source, or take the one that the worker's last run left open: that saves logging in again."""
+    auth = registration.auth
+    key = (auth.url, auth.username, auth.password.get_secret_value(), str(settings.ca or ""))
+    if key not in _HOMES:
+        while _HOMES:  # the credential was renewed: the old one is of no use
+            _HOMES.popitem()[1].close()
+        credentials = Credentials(auth.username, auth.password) if auth.username else None
+        _HOMES[key] = HttpRegistry(auth.url, credentials=credentials, verify=str(settings.ca or "") or True)
+    return _HOMES[key]
 
 
 def local_registry(settings: SatelliteSettings) -> HttpRegistry:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.client_meter import Counters
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,6 +33,7 @@ class Connections:
         target: Registry,
         verify: bool | str = True,
         is_only: bool = False,
+        home: HttpRegistry | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -41,13 +43,16 @@ class Connections:
             target: the local registry; closed by whoever opened it.
             verify: False, or the path of a CA bundle.
             is_only: copy everything from ``home_url``, whatever a state names.
+            home: the registry of ``home_url``, opened by an earlier run and left open for the next: it is logged in.
         """
         self.target = target
         self._home_url = home_url
         self._credentials = credentials
         self._verify = verify
         self._is_only = is_only
-        self._sources: dict[str, HttpRegistry] = {}
+        self._sources: dict[str, HttpRegistry] = {registry_host(home_url): home} if home else {}
+        self._kept = home
+        self._before = home.counters if home else Counters()
         self._guard = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -58,7 +63,8 @@ class Connections:
     ) -> None:
         with self._guard:
             for source in self._sources.values():
-                source.close()
+                if source is not self._kept:
+                    source.close()
             self._sources.clear()
 
     def source(self, url: str) -> HttpRegistry:
@@ -80,13 +86,13 @@ class Connections:
 
     @property
     def requests(self) -> int:
-        """Requests sent to all sources so far."""
-        return sum(source.counters.requests for source in self._sources.values())
+        """Requests that this run sent to all sources so far."""
+        return sum(source.counters.requests for source in self._sources.values()) - self._before.requests
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of bodies read from all sources so far."""
-        return sum(source.counters.bytes_read for source in self._sources.values())
+        """Bytes of bodies that this run read from all sources so far."""
+        return sum(source.counters.bytes_read for source in self._sources.values()) - self._before.bytes_read
 
 
 def registry_host(url: str) -> str:

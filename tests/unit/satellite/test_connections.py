@@ -117,3 +117,15 @@ def test_sync_over_http_unchanged_costs_one_request_for_the_state(
     assert [len(outcome.of("copied")) for outcome in outcomes] == [1, 0]
     assert [one.method for one in centre.requests if one.path != "/v2/"] == ["HEAD"]
     assert outcomes[1].requests == len(centre.requests) <= 2
+
+
+def test_source_left_open_by_an_earlier_run_is_logged_in_and_counts_anew(local: LayoutRegistry) -> None:
+    centre = FakeRegistry(auth="basic")
+    with centre.serving() as url, HttpRegistry(url, credentials=WHO) as home:
+        requests = []
+        for _ in range(2):
+            with Connections(home_url=url, credentials=WHO, target=local, home=home) as connections:
+                connections.source("").manifest_head("acme/app", "v1")
+                requests.append(connections.requests)
+
+    assert requests[1] == 1 < requests[0]
