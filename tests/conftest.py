@@ -25,3 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         item.add_marker(pytest.mark.xdist_group(folder))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Close with what tests measured and called a property: the conformance suite's counts."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    found = [(report.nodeid, *item) for report in reports for item in report.user_properties]
+    if found:
+        terminalreporter.section("measured")
+    for where, name, value in sorted(found):
+        terminalreporter.write_line(f"{name} {where.partition('[')[2].rstrip(']')}: {value}")

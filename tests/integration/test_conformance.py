@@ -50,14 +50,11 @@ def test_conformance_every_row_passes(
     mode: str,
     data: dict[str, str],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
     record_property: Callable[[str, object], None],
 ) -> None:
     with embedded_registry(tmp_path / "registry", mode) as (url, _):
         counts, failures = run_suite(url, tmp_path / "results", data)
 
     record_property("conformance", counts)
-    with capsys.disabled():
-        print(f"\nOCI conformance ({mode}): {counts}")  # noqa: T201, the counts are the point
     assert counts.get("FAIL") == counts.get("Error") == counts.get("Skip") == 0, failures
     assert counts["Pass"] >= 850
