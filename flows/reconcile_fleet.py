@@ -28,7 +28,9 @@ def reconcile_fleet() -> State[None]:
         moved = publish_satellite_states(centre, satellites)
     created = upsert_deployments(satellites)
     removed = remove_deployments(satellites)
-    start_replication(tuple(sorted({*moved, *created})))
+    # A satellite whose groups were never published has nothing to replicate yet; publish-state will start it.
+    ready = {satellite.name for satellite in satellites if satellite.state_digest}
+    start_replication(tuple(sorted({*moved, *(name for name in created if name in ready)})))
     if centre.problems:
         return Failed(message="; ".join(centre.problems))
     return Completed(message=f"{len(satellites)} satellites: {len(created)} deployed, {len(removed)} removed")

@@ -73,7 +73,7 @@ class DemoStack:
             ("central", self.addresses.central_registry, CENTRAL_USER, False),
             ("local", self.addresses.local_registry, LOCAL_USER, True),
         ):
-            set_password(self._htpasswd(name), user, self._passwords[user])
+            set_password(self._htpasswd(name), user, self._passwords[user], is_random=True)
             argv = self._registry_argv(name, url, user, is_public=is_public)
             child = self._start(f"{name} registry", argv, {})
             child.wait_for(f"{url}/v2/", _REGISTRY_START_SECONDS)

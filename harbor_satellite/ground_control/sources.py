@@ -192,7 +192,7 @@ class OciSource:
         username, secret = _username(satellite), mint_token()
         if self._htpasswd_path is not None:
             with self._lock:
-                htpasswd.set_password(self._htpasswd_path, username, secret.get_secret_value())
+                htpasswd.set_password(self._htpasswd_path, username, secret.get_secret_value(), is_random=True)
         return SourceCredential(username, secret, None, None, tuple(sorted(set(projects))))
 
     def rotate(self, satellite: str, credential_id: str | None, projects: Collection[str]) -> SourceCredential:

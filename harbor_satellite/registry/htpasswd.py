@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 _PASSWORD_MAX_BYTES: Final = 72  # bytes; bcrypt looks at no more
-_ROUNDS: Final = 10  # 60 ms; passwords here are random, so nobody gains from more
+_ROUNDS: Final = 10  # 60 ms a check
+_ROUNDS_RANDOM: Final = 4  # the least that bcrypt knows
 _USERNAME: Final = re.compile(r"[^\s:#][^\s:]{0,127}")
 _HASH: Final = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
 
@@ -81,8 +82,15 @@ class HtpasswdAuthenticator:
         self._decoy = _decoy(self._hashes)
 
 
-def set_password(path: Path, username: str, password: str) -> None:
+def set_password(path: Path, username: str, password: str, *, is_random: bool = False) -> None:
     """Add a user to a htpasswd file, or change the user's password; creates the file with mode 0600.
+
+    Args:
+        path: the file.
+        username: the user.
+        password: in clear; only its bcrypt hash is kept.
+        is_random: made by a machine from at least 128 random bits. Nobody can guess that, so the hash may be
+            cheap: Zot and others compute one for every request.
 
     Raises:
         InvalidInputError: the name or the password cannot be in such a file.
@@ -94,7 +102,11 @@ def set_password(path: Path, username: str, password: str) -> None:
     if not 0 < len(secret) <= _PASSWORD_MAX_BYTES or b"\0" in secret:
         raise InvalidInputError(f"the password of {username} must have 1 to {_PASSWORD_MAX_BYTES} bytes and no NUL")
     # Apache's own name for the same algorithm; every registry reads it.
-    hashed = bcrypt.hashpw(secret, bcrypt.gensalt(_ROUNDS)).decode().replace("$2b$", "$2y$", 1)
+    hashed = (
+        bcrypt.hashpw(secret, bcrypt.gensalt(_ROUNDS_RANDOM if is_random else _ROUNDS))
+        .decode()
+        .replace("$2b$", "$2y$", 1)
+    )
     with _rewriting(path) as lines:
         lines[:] = [*(line for line in lines if not line.startswith(f"{username}:")), f"{username}:{hashed}"]
 

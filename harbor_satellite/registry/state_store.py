@@ -148,7 +148,10 @@ class StatePusher:
         url = f"{'http' if self.plain_http else 'https'}://{self.host}/v2/"
         with requests.Session() as session:
             session.auth = _no_auth  # else requests would look into ~/.netrc
-            answer = session.head(url, timeout=_PUSH_TIMEOUT_SECONDS, verify=self.verify)
+            # Zot answers HEAD with 405 and no challenge; the body of GET is left unread.
+            answer = session.get(
+                url, timeout=_PUSH_TIMEOUT_SECONDS, verify=self.verify, allow_redirects=False, stream=True
+            )
         challenges = parse_challenges(answer.headers.get("WWW-Authenticate", ""))
         return any(challenge.scheme == "basic" for challenge in challenges)
 
