@@ -26,11 +26,12 @@ def reconcile_fleet() -> State[None]:
     with open_centre() as centre:
         satellites = list_satellites(centre)
         moved = publish_satellite_states(centre, satellites)
-    created = upsert_deployments(satellites)
-    removed = remove_deployments(satellites)
-    # A satellite whose groups were never published has nothing to replicate yet; publish-state will start it.
-    ready = {satellite.name for satellite in satellites if satellite.state_digest}
-    start_replication(tuple(sorted({*moved, *(name for name in created if name in ready)})))
+        created = upsert_deployments(satellites)
+        removed = remove_deployments(satellites)
+        # Read again after deploying: publish-state looks for a deployment after publishing a state, so whichever
+        # of the two comes second starts the first replication. One without a state has nothing to replicate yet.
+        ready = {str(satellite.name) for satellite in list_satellites(centre) if satellite.state_digest}
+        start_replication(tuple(sorted({*moved, *(name for name in created if name in ready)})))
     if centre.problems:
         return Failed(message="; ".join(centre.problems))
     return Completed(message=f"{len(satellites)} satellites: {len(created)} deployed, {len(removed)} removed")
