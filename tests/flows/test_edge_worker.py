@@ -41,8 +41,15 @@ def test_settle_lost_runs_marks_its_own_and_no_others(prefect_server: None) -> N
     assert (state_of(mine), state_of(other)) == ("CRASHED", "RUNNING")
 
 
-def test_wait_for_pool_returns_once_it_is_there(prefect_server: None) -> None:
+def test_wait_for_pool_returns_once_it_is_there_and_not_before(prefect_server: None) -> None:
+    async def outcome() -> bool:
+        with anyio.move_on_after(2.0) as scope:
+            await wait_for_pool("satellite-late", 0.1)
+        return scope.cancelled_caught
+
+    gave_up_before = anyio.run(outcome)
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="satellite-late", type=WORKER_TYPE))
+    gave_up_after = anyio.run(outcome)
 
-    anyio.run(wait_for_pool, "satellite-late", 0.1)
+    assert (gave_up_before, gave_up_after) == (True, False)
