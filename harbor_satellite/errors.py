@@ -6,17 +6,24 @@
       ├ UntrustedDataError        a peer sent bad data                       never retried
       │   ├ DigestMismatchError   content is not what its digest promises
       │   ├ MalformedStateError   a state does not parse, or contradicts itself
-      │   └ SizeLimitError        a peer sent more than the cap for that kind of body
+      │   ├ SizeLimitError        a peer sent more than the cap for that kind of body
+      │   └ SignatureError        content is not signed as its policy wants
       ├ RemoteError               a peer is unreachable or refused (.status, .retryable, .retry_after_seconds)
       ├ ConflictError             one-time token already used, name taken
       ├ AuthenticationError       the caller is not who it says, or may not do this
-      └ StorageError              the local disk is full, read-only or damaged
+      ├ StorageError              the local disk is full, read-only or damaged
+      └ PausedError               bytes may not move now: outside the sync windows, or a cap is reached (.until)
 
 What lives here: error types and their diagnostics. What must not: anything that raises them.
 Messages say what, which and where; retrying is decided by ``retryable``, in tasks only.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 
 class HarborSatelliteError(Exception):
@@ -62,6 +69,14 @@ class MalformedStateError(UntrustedDataError):
 
 class SizeLimitError(UntrustedDataError):
     """A peer sent more bytes than the cap for that kind of body."""
+
+
+class SignatureError(UntrustedDataError):
+    """Content is not signed by any key that its policy names, or the check itself could not be made."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Sign the content at the source with a key of the policy, or correct the policy; nothing was published."
 
 
 class RemoteError(HarborSatelliteError):
@@ -124,3 +139,20 @@ class StorageError(HarborSatelliteError):
     def diagnostics(self) -> str:
         """Say what an operator should check."""
         return "Check free space, permissions and health of the disk named in the message; nothing was published."
+
+
+class PausedError(HarborSatelliteError):
+    """Bytes from the source may not move now; what has arrived is kept, and the next run goes on there.
+
+    Args:
+        message: which window or cap, in the site's own words.
+        until: when bytes may move again.
+    """
+
+    def __init__(self, message: str, *, until: datetime | None = None) -> None:
+        super().__init__(message)
+        self.until = until
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Nothing is wrong: replication goes on by itself. Widen the sync windows or raise the cap to go on now."

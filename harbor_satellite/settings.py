@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.oci.platform import Platform
+from harbor_satellite.satellite.options import DEFAULT_RESERVE_BYTES, ReplicationOptions, WanLimits
+from harbor_satellite.state.policy import parse_key
 
 
 class GroundControlSettings(BaseSettings):
@@ -90,9 +95,71 @@ class SatelliteSettings(BaseSettings):
     local_registry_password: SecretStr = SecretStr("")
     image_workers: int = Field(default=4, ge=1, le=64)
     """Images on their way at once."""
+    blob_workers: int = Field(default=8, ge=1, le=64)
+    """Blobs of all images on their way at once."""
+    platforms: Annotated[tuple[str, ...], NoDecode] = ()
+    """``os/architecture[/variant]``, separated by commas: children of indexes to bring; empty: all."""
+    timezone: str = "UTC"
+    """IANA name of the site's time zone: of sync windows, days and months."""
+    sync_windows: Annotated[tuple[str, ...], NoDecode] = ()
+    """When bytes may move, separated by commas, such as ``Mon-Fri 22:00-06:00,Sat-Sun``; empty: always."""
+    bytes_per_second: int | None = Field(default=None, ge=1024)
+    """How fast the source is read at most; None: as fast as it goes."""
+    daily_bytes: int | None = Field(default=None, ge=0)
+    """Cap on what is read from the source in a day; None: none."""
+    monthly_bytes: int | None = Field(default=None, ge=0)
+    """Cap on what is read from the source in a month; None: none."""
+    storage: Path | None = None
+    """A folder on the disk that the local registry fills; None: ``data_dir``."""
+    disk_reserve_bytes: int = Field(default=DEFAULT_RESERVE_BYTES, ge=0)
+    """Free bytes of that disk that a replication never touches."""
+    image_keys: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Files with cosign public keys, separated by commas: one must have signed every image; empty: nobody must."""
+    state_keys: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Files with cosign public keys, separated by commas: one must have signed the states; empty: nobody must."""
+    cosign: str = "cosign"
+    """The program that checks signatures: a name on PATH, or a path."""
     poll_interval_seconds: float = Field(default=60.0, gt=0)
     """How often the edge worker asks Prefect for runs; also its prefetch and heartbeat."""
+
+    @field_validator("platforms", "sync_windows", "image_keys", "state_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    def replication_options(self, *, is_deep: bool = False, is_asked_for: bool = False) -> ReplicationOptions:
+        """Return how this site replicates.
+
+        Raises:
+            InvalidInputError: a platform or the file of a key is not what it should be.
+        """
+        return ReplicationOptions(
+            image_workers=self.image_workers,
+            blob_workers=self.blob_workers,
+            platforms=tuple(sorted({Platform.parse(one) for one in self.platforms})),
+            is_deep=is_deep,
+            is_asked_for=is_asked_for,
+            image_keys=_read_keys(self.image_keys),
+            state_keys=_read_keys(self.state_keys),
+            cosign=self.cosign,
+            wan=WanLimits(
+                self.bytes_per_second, self.daily_bytes, self.monthly_bytes, self.sync_windows, self.timezone
+            ),
+            storage=self.storage,
+            disk_reserve_bytes=self.disk_reserve_bytes,
+        )
 
     def storage_used_bytes(self) -> int:
         """Return the used bytes of the disk that holds the data."""
         return shutil.disk_usage(self.data_dir).used
+
+
+def _read_keys(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    return tuple(sorted({parse_key(_read_text(path)) for path in paths}))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"cannot read the public key {path}: {error}") from error

@@ -21,15 +21,9 @@ from harbor_satellite.ground_control.satellites import group_names_of, show_sate
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
 from harbor_satellite.registry.state_store import state_digest
-from harbor_satellite.state.artifact import (
-    SatelliteState,
-    StateArtifact,
-    StateEntry,
-    StatePin,
-    satellite_state_json,
-    state_artifact_json,
-)
+from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import group_name, group_state_repository, satellite_name, satellite_state_repository
+from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

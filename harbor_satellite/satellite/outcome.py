@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from harbor_satellite.state.plan import Rule
+
 if TYPE_CHECKING:
     from harbor_satellite.errors import HarborSatelliteError
     from harbor_satellite.oci.digest import Digest
@@ -21,12 +23,15 @@ class ImageOutcome:
     bytes_copied: int = 0
     """From the source."""
     seconds: float = 0.0
+    rule: Rule = Rule.WANTED
+    """By which rule it was decided."""
 
     def row(self) -> dict[str, object]:
         """Return the outcome as a table's row."""
         return {
             "action": self.action,
             "reference": self.reference,
+            "rule": str(self.rule),
             "reason": self.reason,
             "bytes": self.bytes_copied,
             "seconds": round(self.seconds, 2),

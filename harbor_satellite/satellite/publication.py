@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.store import SatelliteStore
-    from harbor_satellite.state.plan import Copy, Deletion, LocalTag, ReplicationPlan
+    from harbor_satellite.state.desired import LocalTag
+    from harbor_satellite.state.plan import Copy, Deletion, ReplicationPlan
 
 _LOG = logging.getLogger(__name__)
 _NO_TAG_DELETION: Final = frozenset({400, 405, 501})

@@ -19,15 +19,10 @@ from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.copy import Copier, KnownBlobs, is_complete
 from harbor_satellite.registry.state_store import pull_state
 from harbor_satellite.satellite.outcome import ImageOutcome
-from harbor_satellite.state.artifact import SatelliteState, parse_satellite_state, parse_state_artifact
-from harbor_satellite.state.plan import (
-    Copy,
-    DesiredArtifact,
-    LocalTag,
-    ReplicationPlan,
-    merge_states,
-    plan_replication,
-)
+from harbor_satellite.state.artifact import parse_state_artifact
+from harbor_satellite.state.desired import DesiredArtifact, LocalTag, merge_states
+from harbor_satellite.state.plan import Copy, ReplicationPlan, plan_replication
+from harbor_satellite.state.satellite_state import SatelliteState, parse_satellite_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -37,7 +32,8 @@ if TYPE_CHECKING:
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.connections import Connections
     from harbor_satellite.satellite.store import Applied
-    from harbor_satellite.state.artifact import StateArtifact, StatePin
+    from harbor_satellite.state.artifact import StateArtifact
+    from harbor_satellite.state.satellite_state import StatePin
     from harbor_satellite.state.wire import AppliedGroup
 
 _LOG = logging.getLogger(__name__)

@@ -11,12 +11,8 @@ from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.state_store import pull_state
 from harbor_satellite.satellite.replication import utc_now
-from harbor_satellite.state.artifact import (
-    STATE_MAX_BYTES,
-    StateArtifact,
-    parse_satellite_state,
-    parse_state_artifact,
-)
+from harbor_satellite.state.artifact import STATE_MAX_BYTES, StateArtifact, parse_state_artifact
+from harbor_satellite.state.satellite_state import parse_satellite_state
 
 if TYPE_CHECKING:
     from harbor_satellite.satellite.connections import Connections

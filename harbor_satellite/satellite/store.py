@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from harbor_satellite.errors import ConflictError, HarborSatelliteError, NotFoundError, StorageError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.state.plan import LocalTag
+from harbor_satellite.state.desired import LocalTag
 from harbor_satellite.state.wire import AppliedGroup, ImageFailure, Registration
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from harbor_satellite.satellite.replication import (
     utc_now,
 )
 from harbor_satellite.satellite.store import LastRun
-from harbor_satellite.state.plan import merge_states
+from harbor_satellite.state.desired import merge_states
 from harbor_satellite.state.wire import AppliedGroup, ImageFailure
 
 if TYPE_CHECKING:

@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, MalformedStateError, SizeLimitError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.platform import Platform
-from harbor_satellite.oci.reference import Reference, check_repository, check_tag
-from harbor_satellite.state.json_values import canonical_json, count, moment, moment_text, shown, text, values
-from harbor_satellite.state.names import GroupName, SatelliteName, group_name, satellite_name
+from harbor_satellite.oci.reference import check_repository, check_tag
+from harbor_satellite.state.json_values import (
+    canonical_json,
+    count,
+    moment,
+    moment_text,
+    shown,
+    text,
+    values,
+    whole_number,
+)
+from harbor_satellite.state.names import GroupName, group_name
+from harbor_satellite.state.policy import DEFAULT_POLICY, GroupPolicy, parse_policy, policy_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +54,8 @@ class StateEntry:
     referrers: tuple[Digest, ...] | None = None
     """Signatures, SBOMs and the like found at publishing, sorted; copied with the artifact.
     None in a state of the original, which does not know them: then the site looks for them."""
+    priority: int = 0
+    """Higher ones cross the link first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class StateArtifact:
     """Counts up with every change of content; 0 in a state of the original."""
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    policy: GroupPolicy = DEFAULT_POLICY
 
     def same_content(self, other: StateArtifact) -> bool:
         """Tell whether only generation and times differ: then there is nothing to publish."""
@@ -67,28 +80,6 @@ class StateArtifact:
     def has_expired(self, now: datetime) -> bool:
         """Tell whether a site should no longer act on this state."""
         return self.expires_at is not None and now >= self.expires_at
-
-
-@dataclass(frozen=True, slots=True)
-class StatePin:
-    """Which generation of a group's state a satellite may have."""
-
-    group: GroupName
-    state: Reference
-    """Where the state artifact is, pinned by digest unless the original wrote it."""
-    generation: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SatelliteState:
-    """Everything one satellite is to follow: a pinned state per group, and its config."""
-
-    satellite: SatelliteName | None
-    """None in a state of the original, which does not name it."""
-    groups: tuple[StatePin, ...]
-    config: str = ""
-    """URL of the satellite config; empty if it has none."""
-    scheme: str = field(default="https", compare=False)
 
 
 def parse_state_artifact(raw: bytes, digest: Digest | None, what: str) -> StateArtifact:
@@ -104,7 +95,7 @@ def parse_state_artifact(raw: bytes, digest: Digest | None, what: str) -> StateA
         MalformedStateError: they do not parse, break a naming rule, or name one tag twice with two digests.
         SizeLimitError: too many bytes.
     """
-    document = _verified_json(raw, digest, what)
+    document = verified_json(raw, digest, what)
     try:
         entries = tuple(sorted((_entry(item) for item in document.get("artifacts") or ()), key=_entry_order))
         state = StateArtifact(
@@ -114,9 +105,10 @@ def parse_state_artifact(raw: bytes, digest: Digest | None, what: str) -> StateA
             generation=count(document.get("generation", 0), "generation"),
             created_at=moment(document.get("created_at")),
             expires_at=moment(document.get("expires_at")),
+            policy=parse_policy(document.get("policy")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
-        raise MalformedStateError(f"malformed state {what}: {_reason(error)}") from error
+        raise MalformedStateError(f"malformed state {what}: {reason_of(error)}") from error
     _check_tags_are_unique(state, what)
     return state
 
@@ -131,47 +123,7 @@ def state_artifact_json(state: StateArtifact) -> bytes:
         "created_at": moment_text(state.created_at),
         "expires_at": moment_text(state.expires_at),
     }
-    return canonical_json(document)
-
-
-def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> SatelliteState:
-    """Read a satellite state, ours (pins) or the original's (only URLs).
-
-    Raises:
-        DigestMismatchError: the bytes are not those of ``digest``.
-        MalformedStateError: they do not parse, or two pins name one group.
-        SizeLimitError: too many bytes.
-    """
-    document = _verified_json(raw, digest, what)
-    try:
-        urls = [text(url) for url in document.get("states") or ()]
-        pins = tuple(_pin(item) for item in document["groups"]) if "groups" in document else _pins_of_urls(urls)
-        name = document.get("satellite")
-        state = SatelliteState(
-            satellite=satellite_name(name) if name else None,
-            groups=tuple(sorted(pins, key=lambda pin: pin.group)),
-            config=text(document.get("config") or ""),
-            scheme="http" if any(url.startswith("http://") for url in urls) else "https",
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
-        raise MalformedStateError(f"malformed satellite state {what}: {_reason(error)}") from error
-    if len({pin.group for pin in state.groups}) != len(state.groups):
-        raise MalformedStateError(f"malformed satellite state {what}: a group is named twice")
-    return state
-
-
-def satellite_state_json(state: SatelliteState) -> bytes:
-    """Write a satellite state: the original's ``states`` and ``config``, and our pins in ``groups``."""
-    document: dict[str, object] = {
-        "states": [
-            f"{state.scheme}://{pin.state.registry}/{pin.state.repository}:{pin.state.tag or 'latest'}"
-            for pin in state.groups
-        ],
-        "config": state.config,
-        "satellite": state.satellite or "",
-        "groups": [{"group": pin.group, "state": str(pin.state), "generation": pin.generation} for pin in state.groups],
-    }
-    return canonical_json(document)
+    return canonical_json(document | dict(policy_json(state.policy)))
 
 
 def _entry(item: Mapping[str, Any]) -> StateEntry:
@@ -191,11 +143,12 @@ def _entry(item: Mapping[str, Any]) -> StateEntry:
         media_type=text(item.get("media_type") or ""),
         platforms=tuple(Platform.parse(text(platform)) for platform in values(item.get("platforms"))),
         referrers=_digests(item.get("referrers")),
+        priority=whole_number(item.get("priority", 0), "priority"),
     )
 
 
 def _entry_json(entry: StateEntry) -> dict[str, object]:
-    return {
+    document: dict[str, object] = {
         "repository": entry.repository,
         "tag": list(entry.tags),
         "labels": entry.labels,
@@ -207,6 +160,7 @@ def _entry_json(entry: StateEntry) -> dict[str, object]:
         "platforms": [str(platform) for platform in entry.platforms],
         "referrers": None if entry.referrers is None else [str(digest) for digest in sorted(entry.referrers)],
     }
+    return document | ({"priority": entry.priority} if entry.priority else {})
 
 
 def _entry_order(entry: StateEntry) -> tuple[str, tuple[str, ...], Digest]:
@@ -221,25 +175,6 @@ def _labels(value: Any) -> Mapping[str, str] | tuple[str, ...] | None:
     return tuple(text(label) for label in value) if isinstance(value, list) else value
 
 
-def _pin(item: Mapping[str, Any]) -> StatePin:
-    return StatePin(
-        group=group_name(item["group"]),
-        state=Reference.parse(text(item["state"])),
-        generation=count(item.get("generation", 0), "generation"),
-    )
-
-
-def _pins_of_urls(urls: list[str]) -> tuple[StatePin, ...]:
-    pins = []
-    for url in urls:
-        reference = Reference.parse(url)
-        parts = reference.repository.split("/")
-        if parts[-1] != "state" or "group-state" not in parts[:-2]:
-            raise InvalidInputError(f"not the address of a group's state: {url[:300]!r}")
-        pins.append(StatePin(group_name(parts[-2]), reference))
-    return tuple(pins)
-
-
 def _check_tags_are_unique(state: StateArtifact, what: str) -> None:
     seen: dict[tuple[str, str], Digest] = {}
     for entry in state.artifacts:
@@ -250,7 +185,8 @@ def _check_tags_are_unique(state: StateArtifact, what: str) -> None:
                 raise MalformedStateError(f"malformed state {what}: {message}")
 
 
-def _verified_json(raw: bytes, digest: Digest | None, what: str) -> dict[str, Any]:
+def verified_json(raw: bytes, digest: Digest | None, what: str) -> dict[str, Any]:
+    """Read a state's JSON object, capped and, if there is a digest, held against it."""
     if len(raw) > STATE_MAX_BYTES:
         raise SizeLimitError(f"state {what} has {len(raw)} bytes; at most {STATE_MAX_BYTES} are read")
     if digest is not None:
@@ -275,7 +211,8 @@ def _content_only(state: StateArtifact) -> StateArtifact:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Say in a message why a state did not parse."""
     if isinstance(error, HarborSatelliteError):
         return str(error)
     return f"missing key {error}" if isinstance(error, KeyError) else shown(error)

@@ -14,6 +14,7 @@ from harbor_satellite.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_WHOLE_NUMBER_LIMIT: Final = 1_000_000
 _SHOWN_MAX_LENGTH: Final = 200  # characters of a wrong value in a message
 
 
@@ -28,6 +29,13 @@ def count(value: Any, what: str) -> int:
     """Return the value if it is a count."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InvalidInputError(f"{what} is not a count: {shown(value)}")
+    return value
+
+
+def whole_number(value: Any, what: str) -> int:
+    """Return the value if it is a whole number of a size that anybody would write."""
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _WHOLE_NUMBER_LIMIT:
+        raise InvalidInputError(f"{what} is not a whole number: {shown(value)}")
     return value
 
 

@@ -9,45 +9,35 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from harbor_satellite.state.desired import NO_WISH, DesiredArtifact, DesiredSet, LocalTag, Refusal, Wish, joined, union
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from harbor_satellite.oci.digest import Digest
-    from harbor_satellite.state.artifact import StateArtifact, StateEntry
     from harbor_satellite.state.names import GroupName
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class LocalTag:
-    """What the local registry calls an artifact: a repository and a tag, or its digest where it has no tag."""
+class Rule(StrEnum):
+    """The rules by which an image's fate is decided; each decision names the one that decided."""
 
-    repository: str
-    tag: str
-
-    @property
-    def is_digest(self) -> bool:
-        """Whether the artifact is held by its digest alone."""
-        return ":" in self.tag
-
-    def __str__(self) -> str:
-        return f"{self.repository}{'@' if self.is_digest else ':'}{self.tag}"
-
-
-@dataclass(frozen=True, slots=True)
-class DesiredArtifact:
-    """One artifact that some group wants at this site, and where to get it."""
-
-    name: LocalTag
-    digest: Digest
-    source: str
-    """The registry to copy from, as its state names it."""
-    groups: tuple[GroupName, ...]
-    referrers: tuple[Digest, ...] | None = None
-    """None: unknown, so they are looked for at the source."""
-    size: int | None = None
-    """bytes, if the state says"""
+    ABSENT = "absent"
+    MOVED = "moved"
+    INCOMPLETE = "incomplete"
+    WANTED = "wanted"
+    UNWANTED = "unwanted"
+    FOREIGN = "foreign"
+    DISPUTED = "disputed"
+    FAILED = "failed"
+    SIGNATURE = "signature"
+    QUARANTINE = "quarantine"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    UNCHANGED = "unchanged"
+    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +54,9 @@ class Copy:
     referrers: tuple[Digest, ...] | None
     size: int | None
     reason: str
+    rule: Rule = Rule.ABSENT
+    groups: tuple[GroupName, ...] = ()
+    wish: Wish = NO_WISH
 
     @property
     def names(self) -> tuple[LocalTag, ...]:
@@ -82,6 +75,7 @@ class Kept:
     name: LocalTag
     digest: Digest
     reason: str
+    rule: Rule = Rule.WANTED
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,14 +84,6 @@ class Deletion:
 
     name: LocalTag
     digest: Digest
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Refusal:
-    """One name that two groups want with different content: left as it is, and reported."""
-
-    name: LocalTag
     reason: str
 
 
@@ -118,52 +104,6 @@ class ReplicationPlan:
         return bool(self.copy or self.delete)
 
 
-@dataclass(frozen=True, slots=True)
-class DesiredSet:
-    """All groups of a satellite as one set; what they disagree on is set apart."""
-
-    artifacts: tuple[DesiredArtifact, ...]
-    refuse: tuple[Refusal, ...] = ()
-
-    @property
-    def names(self) -> frozenset[LocalTag]:
-        """Every name that some group wants, disputed ones too."""
-        return frozenset(item.name for item in self.artifacts) | frozenset(item.name for item in self.refuse)
-
-
-def merge_states(states: Iterable[StateArtifact]) -> DesiredSet:
-    """Merge the states of all groups: an artifact wanted twice is wanted once, by both groups.
-
-    Entries marked ``deleted`` are left out. Two groups that want one name with different digests are
-    a refusal: neither is preferred, and what the site has stays.
-    """
-    wanted: dict[LocalTag, dict[Digest, list[tuple[StateArtifact, StateEntry]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for state in sorted(states, key=lambda state: state.group):
-        for entry in state.artifacts:
-            for tag in () if entry.deleted else entry.tags or (str(entry.digest),):
-                wanted[LocalTag(entry.repository, tag)][entry.digest].append((state, entry))
-    artifacts, refusals = [], []
-    for name, by_digest in sorted(wanted.items()):
-        if len(by_digest) > 1:
-            refusals.append(Refusal(name, _dispute(by_digest)))
-            continue
-        ((digest, claims),) = by_digest.items()
-        first_state, first_entry = claims[0]
-        artifacts.append(
-            DesiredArtifact(
-                name=name,
-                digest=digest,
-                source=first_state.registry,
-                groups=tuple(dict.fromkeys(state.group for state, _ in claims)),
-                referrers=_union(entry.referrers for _, entry in claims),
-                size=first_entry.size,
-            )
-        )
-    return DesiredSet(tuple(artifacts), tuple(refusals))
-
-
 def plan_replication(
     desired: DesiredSet,
     present: Mapping[LocalTag, Digest],
@@ -180,20 +120,20 @@ def plan_replication(
         incomplete: names whose digest is right but whose content or referrers are not all there.
 
     Returns:
-        Disjoint sets covering desired ∪ owned; names of one artifact are copied together.
+        Disjoint sets covering desired ∪ owned; names of one artifact are copied together, higher priority first.
 
     Source: our rule on deletion (delete only what this satellite copied, and only if it is still that).
     """
-    copies: dict[tuple[str, Digest], list[tuple[DesiredArtifact, str]]] = defaultdict(list)
+    copies: dict[tuple[str, Digest], list[tuple[DesiredArtifact, Rule, str]]] = defaultdict(list)
     kept = []
     for item in desired.artifacts:
         here = present.get(item.name)
         if here is None:
-            copies[item.name.repository, item.digest].append((item, "not there"))
+            copies[item.name.repository, item.digest].append((item, Rule.ABSENT, "not there"))
         elif here != item.digest:
-            copies[item.name.repository, item.digest].append((item, f"tag moved from {here}"))
+            copies[item.name.repository, item.digest].append((item, Rule.MOVED, f"tag moved from {here}"))
         elif item.name in incomplete:
-            copies[item.name.repository, item.digest].append((item, "content or referrers missing"))
+            copies[item.name.repository, item.digest].append((item, Rule.INCOMPLETE, "content or referrers missing"))
         else:
             kept.append(Kept(item.name, here, f"wanted by {', '.join(item.groups)}"))
     deletions, forgotten = [], []
@@ -205,9 +145,9 @@ def plan_replication(
             deletions.append(Deletion(name, here, "no group wants it any more"))
         else:
             forgotten.append(name)
-            kept.append(Kept(name, here, "changed at the site: not ours to delete"))
+            kept.append(Kept(name, here, "changed at the site: not ours to delete", Rule.FOREIGN))
     return ReplicationPlan(
-        copy=tuple(_copy(items) for _, items in sorted(copies.items())),
+        copy=tuple(sorted((_copy(items) for _, items in sorted(copies.items())), key=lambda copy: -copy.wish.priority)),
         keep=tuple(sorted(kept)),
         delete=tuple(sorted(deletions)),
         refuse=desired.refuse,
@@ -215,29 +155,19 @@ def plan_replication(
     )
 
 
-def _copy(items: list[tuple[DesiredArtifact, str]]) -> Copy:
-    first, reason = items[0]
+def _copy(items: list[tuple[DesiredArtifact, Rule, str]]) -> Copy:
+    first, rule, reason = items[0]
+    artifacts = [item for item, _, _ in items]
     return Copy(
         repository=first.name.repository,
         digest=first.digest,
-        tags=tuple(sorted(item.name.tag for item, _ in items if not item.name.is_digest)),
-        by_digest=any(item.name.is_digest for item, _ in items),
+        tags=tuple(sorted(item.name.tag for item in artifacts if not item.name.is_digest)),
+        by_digest=any(item.name.is_digest for item in artifacts),
         source=first.source,
-        referrers=_union(item.referrers for item, _ in items),
+        referrers=union(item.referrers for item in artifacts),
         size=first.size,
         reason=reason,
+        rule=rule,
+        groups=tuple(sorted({group for item in artifacts for group in item.groups})),
+        wish=joined([item.wish for item in artifacts]),
     )
-
-
-def _dispute(by_digest: Mapping[Digest, list[tuple[StateArtifact, StateEntry]]]) -> str:
-    sides = (f"{claims[0][0].group} wants {digest}" for digest, claims in sorted(by_digest.items()))
-    return f"groups disagree: {', '.join(sides)}"
-
-
-def _union(sets: Iterable[tuple[Digest, ...] | None]) -> tuple[Digest, ...] | None:
-    union: set[Digest] = set()
-    for digests in sets:
-        if digests is None:
-            return None
-        union.update(digests)
-    return tuple(sorted(union))

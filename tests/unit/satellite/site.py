@@ -16,20 +16,14 @@ from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.state_store import state_manifest
 from harbor_satellite.satellite.sync import sync_satellite
-from harbor_satellite.state.artifact import (
-    SatelliteState,
-    StateArtifact,
-    StateEntry,
-    StatePin,
-    satellite_state_json,
-    state_artifact_json,
-)
+from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import (
     GroupName,
     SatelliteName,
     group_state_repository,
     satellite_state_repository,
 )
+from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

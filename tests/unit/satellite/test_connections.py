@@ -15,14 +15,9 @@ from harbor_satellite.registry.state_store import StatePusher
 from harbor_satellite.satellite.connections import Connections, registry_host
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.sync import sync_satellite
-from harbor_satellite.state.artifact import (
-    SatelliteState,
-    StateArtifact,
-    StatePin,
-    satellite_state_json,
-    state_artifact_json,
-)
+from harbor_satellite.state.artifact import StateArtifact, state_artifact_json
 from harbor_satellite.state.names import GroupName, SatelliteName, group_state_repository
+from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
 from tests.fakes.registry import FakeRegistry
 from tests.unit.satellite.site import wanted
 

@@ -9,7 +9,7 @@ from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome, failed_outcome
 from harbor_satellite.satellite.report import compose_report
 from harbor_satellite.satellite.store import Applied
-from harbor_satellite.state.plan import LocalTag
+from harbor_satellite.state.desired import LocalTag
 from tests.unit.satellite.test_store import FULL, NOW
 
 

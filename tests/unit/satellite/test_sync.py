@@ -16,8 +16,8 @@ from harbor_satellite.satellite.publication import pin_tag
 from harbor_satellite.satellite.store import Applied, SatelliteStore
 from harbor_satellite.satellite.sync import SyncOptions, record_run, sync_states
 from harbor_satellite.state.artifact import StateArtifact
+from harbor_satellite.state.desired import LocalTag
 from harbor_satellite.state.names import GroupName
-from harbor_satellite.state.plan import LocalTag
 from tests.unit.satellite.site import Killed, Local, Site, put_state, wanted
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harbor_satellite.state.plan import LocalTag, ReplicationPlan, merge_states, plan_replication
+from harbor_satellite.state.desired import LocalTag, merge_states
+from harbor_satellite.state.plan import ReplicationPlan, plan_replication
 from tests.unit.state.builders import D1, D2, D3, entry, group
 
 if TYPE_CHECKING:

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from harbor_satellite.errors import DigestMismatchError, HarborSatelliteError, MalformedStateError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference
-from harbor_satellite.state.artifact import (
-    SatelliteState,
-    StatePin,
-    parse_satellite_state,
-    satellite_state_json,
-)
 from harbor_satellite.state.names import GroupName, SatelliteName, group_state_repository
+from harbor_satellite.state.satellite_state import SatelliteState, StatePin, parse_satellite_state, satellite_state_json
 from tests.unit.state.builders import D1, D2
 
 DATA = Path(__file__).parents[2] / "data" / "state"
