@@ -57,6 +57,11 @@ class GroundControlSettings(BaseSettings):
     """The Prefect API as the edge workers reach it; empty: the process's own ``PREFECT_API_URL``."""
     prefect_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
     """``user:password`` of the Prefect API, in Prefect's own variable; stays at the centre."""
+    signing_key: Path | None = None
+    """Private key of cosign (``cosign.key``) that signs every state; None: states are not signed."""
+    signing_key_password: SecretStr = SecretStr("")
+    cosign: str = "cosign"
+    """The program that signs: a name on PATH, or a path."""
 
     @field_validator("source_url", "source_public_url", "prefect_public_url")
     @classmethod
@@ -64,6 +69,11 @@ class GroundControlSettings(BaseSettings):
         if "@" in url.split("://", 1)[-1].partition("/")[0]:
             raise ValueError("user and password have variables of their own; a URL is shown in messages and to sites")
         return url
+
+    @field_validator("signing_key", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
 
     def database(self) -> str:
         """Return the database URL, or that of the SQLite file."""
@@ -102,7 +112,7 @@ class SatelliteSettings(BaseSettings):
     timezone: str = "UTC"
     """IANA name of the site's time zone: of sync windows, days and months."""
     sync_windows: Annotated[tuple[str, ...], NoDecode] = ()
-    """When bytes may move, separated by commas, such as ``Mon-Fri 22:00-06:00,Sat-Sun``; empty: always."""
+    """When bytes may move, separated by semicolons, such as ``Mon-Fri 22:00-06:00; Sat,Sun``; empty: always."""
     bytes_per_second: int | None = Field(default=None, ge=1024)
     """How fast the source is read at most; None: as fast as it goes."""
     daily_bytes: int | None = Field(default=None, ge=0)
@@ -122,10 +132,15 @@ class SatelliteSettings(BaseSettings):
     poll_interval_seconds: float = Field(default=60.0, gt=0)
     """How often the edge worker asks Prefect for runs; also its prefetch and heartbeat."""
 
-    @field_validator("platforms", "sync_windows", "image_keys", "state_keys", mode="before")
+    @field_validator("platforms", "image_keys", "state_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _parts(value, ",")
+
+    @field_validator("sync_windows", mode="before")
+    @classmethod
+    def _split_windows(cls, value: object) -> object:
+        return _parts(value, ";")  # a window may list days by commas
 
     def replication_options(self, *, is_deep: bool = False, is_asked_for: bool = False) -> ReplicationOptions:
         """Return how this site replicates.
@@ -152,6 +167,10 @@ class SatelliteSettings(BaseSettings):
     def storage_used_bytes(self) -> int:
         """Return the used bytes of the disk that holds the data."""
         return shutil.disk_usage(self.data_dir).used
+
+
+def _parts(value: object, separator: str) -> object:
+    return tuple(part.strip() for part in value.split(separator) if part.strip()) if isinstance(value, str) else value
 
 
 def _read_keys(paths: tuple[Path, ...]) -> tuple[str, ...]:
