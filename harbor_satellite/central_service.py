@@ -25,6 +25,7 @@ from harbor_satellite.ground_control.source_factory import open_source
 from harbor_satellite.ground_control.users import ensure_first_user
 from harbor_satellite.processes import Child, check_port_is_free
 from harbor_satellite.project import project_dir
+from harbor_satellite.registry.cosign import Cosign
 from harbor_satellite.state.names import WORKER_TYPE
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
     """Serve Ground Control until SIGTERM; with a Prefect server and central worker if ``PREFECT_API_URL`` is unset.
 
     Raises:
-        HarborSatelliteError: the database, the source or Prefect cannot be set up.
+        HarborSatelliteError: the database, the source, the signing key or Prefect cannot be used.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     migrate(settings.database())
@@ -56,11 +57,18 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
     if os.environ.get("PREFECT_API_URL"):
         _serve_api(settings)
         return
+    _check_signing(settings)
     with own_prefect(settings.data_dir.resolve(), prefect_port) as children:
         with _ending_with(children):
             _serve_api(settings, is_prefect_local=True)
         for child in children:
             child.check()
+
+
+def _check_signing(settings: GroundControlSettings) -> None:
+    """Try the signing key now: a wrong password is said here, and not by every publication."""
+    if settings.signing_key is not None:
+        Cosign(settings.cosign).public_key(settings.signing_key, settings.signing_key_password)
 
 
 def _check_first_start(settings: GroundControlSettings) -> None:

@@ -6,12 +6,15 @@ Secrets are read here, inside the run, from the process's settings: they are nev
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, reading
+from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
 from harbor_satellite.ground_control.source_factory import open_source
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.cosign import Cosign, RegistryAccess
 from harbor_satellite.registry.state_store import StatePusher
 from harbor_satellite.satellite.connections import registry_host
 from harbor_satellite.settings import GroundControlSettings
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.database import SessionFactory
+    from harbor_satellite.ground_control.signing import Pusher
     from harbor_satellite.ground_control.sources import Source
 
 
@@ -45,10 +49,20 @@ class Centre:
         return self.settings.source_public_url or self.settings.source_url
 
     @property
-    def pusher(self) -> StatePusher:
-        """Who pushes states to the source."""
-        url = self.settings.source_url
-        return StatePusher(registry_host(url), url.startswith("http://"), self._credentials(), _verify(self.settings))
+    def pusher(self) -> Pusher:
+        """Who pushes states to the source, and signs them if there is a key."""
+        url, verify = self.settings.source_url, _verify(self.settings)
+        pusher = StatePusher(registry_host(url), url.startswith("http://"), self._credentials(), verify)
+        return SigningPusher(pusher, self.signer) if self.signer else pusher
+
+    @cached_property
+    def signer(self) -> StateSigner | None:
+        """Who signs states at the source; None if there is no key."""
+        settings = self.settings
+        if settings.signing_key is None:
+            return None
+        access = RegistryAccess(settings.source_url, self._credentials(), settings.source_ca)
+        return StateSigner(Cosign(settings.cosign), access, settings.signing_key, settings.signing_key_password)
 
     @contextlib.contextmanager
     def source_of(self, registry: str) -> Iterator[HttpRegistry]:

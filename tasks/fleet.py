@@ -26,8 +26,15 @@ from harbor_satellite.ground_control.publishing import (
     publish_satellite,
     resolve_group,
 )
+from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.replication import utc_now
-from harbor_satellite.state.names import WORKER_TYPE, SatelliteName, work_pool_name
+from harbor_satellite.state.names import (
+    WORKER_TYPE,
+    SatelliteName,
+    group_state_repository,
+    satellite_state_repository,
+    work_pool_name,
+)
 from tasks.policy import remote_task
 
 if TYPE_CHECKING:
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
     from tasks.centre import Centre
 
 _TIMEOUT_SECONDS = 600.0
+_FLEET_TIMEOUT_SECONDS = 3600.0  # signing takes a second for each satellite
 _PAGE = 200
 _ATTEMPTS = 3  # to publish a group that changes meanwhile
 
@@ -89,6 +97,9 @@ def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, Stat
             state = publish_group(
                 session, centre.pusher, spec, resolved, registry=registry, now=utc_now(), is_lost=is_lost
             )
+        if state is None and centre.signer and spec.published_digest:
+            # Published before there was a key, or its signature is lost.
+            centre.signer.ensure_signed(group_state_repository(spec.name), spec.published_digest)
         if state:
             with contextlib.suppress(RemoteError):  # a tag too many harms nobody
                 drop_generation(own, group, state.generation)
@@ -102,7 +113,7 @@ def list_satellites(centre: Centre) -> tuple[SatelliteDeployment, ...]:
         return fleet.satellite_deployments(session)
 
 
-@remote_task(name="publish-satellites", timeout_seconds=_TIMEOUT_SECONDS)
+@remote_task(name="publish-satellites", timeout_seconds=_FLEET_TIMEOUT_SECONDS)
 def publish_satellite_states(
     centre: Centre, satellites: tuple[SatelliteDeployment, ...], *, is_thorough: bool = False
 ) -> tuple[str, ...]:
@@ -111,7 +122,7 @@ def publish_satellite_states(
     Args:
         centre: the run's hold on the centre.
         satellites: all of them.
-        is_thorough: also ask the source for each, and push again what it has lost.
+        is_thorough: also ask the source for each, push again what it has lost, and sign what is not signed.
 
     Returns:
         The satellites whose state was pushed.
@@ -125,6 +136,9 @@ def publish_satellite_states(
                 if _publish_satellite(centre, satellite.name, is_lost=is_lost):
                     moved.append(str(satellite.name))
                     logger.info("published satellite state satellite=%s", satellite.name)
+                elif is_thorough and centre.signer and satellite.state_digest:
+                    repository = satellite_state_repository(satellite.name)
+                    centre.signer.ensure_signed(repository, Digest.parse(satellite.state_digest))
             except NotFoundError:
                 logger.info("satellite is gone satellite=%s", satellite.name)
             except HarborSatelliteError as error:  # one satellite never holds up the others

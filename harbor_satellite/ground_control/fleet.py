@@ -22,6 +22,7 @@ from harbor_satellite.ground_control.models import (
     SatelliteGroup,
     SatelliteStateHistory,
 )
+from harbor_satellite.ground_control.policies import read_policy
 from harbor_satellite.ground_control.satellites import group_names_of, show_satellite
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.artifact import StateArtifact, parse_state_artifact
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.groups import GroupEntry
+    from harbor_satellite.state.policy import GroupPolicy
 
 __all__ = [
     "GroupPin",
@@ -59,6 +61,7 @@ class GroupSpec:
     entries: tuple[GroupEntry, ...]
     """Sorted by repository and tags."""
     expires_after_seconds: int | None
+    policy: GroupPolicy
     generation: int
     """The last one published under this name; 0 before the first."""
     published: StateArtifact | None
@@ -106,6 +109,7 @@ def group_spec(session: Session, name: str) -> GroupSpec:
         registry=group.source_registry,
         entries=groups.entries_of(session, group),
         expires_after_seconds=group.expires_after_seconds,
+        policy=read_policy(group.policy),
         generation=last.generation if last else group.generation_floor,
         published=parse_state_artifact(last.content.encode(), None, what) if last else None,
         published_digest=Digest.parse(last.digest) if last else None,

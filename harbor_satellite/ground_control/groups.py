@@ -19,15 +19,18 @@ from harbor_satellite.ground_control.models import (
     Satellite,
     SatelliteGroup,
 )
+from harbor_satellite.ground_control.policies import check_priority, read_policy, stored_policy
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference, check_repository, check_tag
 from harbor_satellite.state.names import group_name, satellite_name
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
+
+    from harbor_satellite.state.policy import GroupPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,8 @@ class GroupEntry:
     labels: Mapping[str, str] | tuple[str, ...] | None = field(default=None, hash=False)
     type: str = "IMAGE"
     deleted: bool = False
+    priority: int = 0
+    """Higher ones cross the link first."""
 
     @property
     def harbor_project(self) -> str:
@@ -63,11 +68,12 @@ def group_entry(
     type: str = "",  # noqa: A002 - the original's key
     *,
     deleted: bool = False,
+    priority: int = 0,
 ) -> GroupEntry:
     """Check one entry of a group; an empty digest means that the tags decide.
 
     Raises:
-        InvalidInputError: a name, tag or digest breaks its rule, or there is neither tag nor digest.
+        InvalidInputError: a name, tag, digest or priority breaks its rule, or there is neither tag nor digest.
     """
     entry = GroupEntry(
         repository=check_repository(repository),
@@ -76,6 +82,7 @@ def group_entry(
         labels=labels if labels is None or isinstance(labels, dict) else tuple(labels),
         type=type or "IMAGE",
         deleted=deleted,
+        priority=check_priority(priority, repository),
     )
     if not entry.tags and entry.digest is None:
         raise InvalidInputError(f"{repository} has neither tag nor digest")
@@ -91,6 +98,7 @@ def sync_group(
     registry: str,
     entries: Sequence[GroupEntry],
     expires_after_seconds: int | None = None,
+    change_policy: Callable[[GroupPolicy], GroupPolicy] = lambda policy: policy,
     now: datetime,
 ) -> Group:
     """Create a group or replace all of it, and tell Prefect.
@@ -101,6 +109,7 @@ def sync_group(
         registry: where the artifacts are pulled from: ``http(s)://host[:port]`` or ``host[:port]``.
         entries: all of the group's artifacts, each made by ``group_entry``.
         expires_after_seconds: how long a published state may be acted on; None for ever.
+        change_policy: makes the policy that the group shall have of the one that it has; see ``changed_policy``.
         now: this moment.
 
     Raises:
@@ -114,6 +123,7 @@ def sync_group(
     group = _locked_or_new(session, name, registry, now)
     group.source_registry = registry
     group.expires_after_seconds = expires_after_seconds
+    group.policy = stored_policy(change_policy(read_policy(group.policy)))
     group.updated_at = now
     session.execute(delete(GroupArtifact).where(GroupArtifact.group_id == group.id))
     if entries:
@@ -256,6 +266,7 @@ def _row(group_id: int, entry: GroupEntry) -> dict[str, object]:
         "labels": list(entry.labels) if isinstance(entry.labels, tuple) else entry.labels,
         "type": entry.type,
         "deleted": entry.deleted,
+        "priority": entry.priority,
     }
 
 
@@ -267,6 +278,7 @@ def _entry(row: GroupArtifact) -> GroupEntry:
         labels=tuple(row.labels) if isinstance(row.labels, list) else row.labels,
         type=row.type,
         deleted=row.deleted,
+        priority=row.priority,
     )
 
 

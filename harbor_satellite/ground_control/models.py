@@ -131,6 +131,7 @@ class Group(Base):
     source_registry: Mapped[str] = mapped_column("registry", String(512))  # where its artifacts are pulled from
     expires_after_seconds: Mapped[int | None]  # how long a published state may be acted on; null: for ever
     generation_floor: Mapped[int]  # the last generation of a deleted group of this name; sites may remember it
+    policy: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)  # as states carry it; null: the default
     created_at: Mapped[Moment]
     updated_at: Mapped[Moment]
 
@@ -158,6 +159,7 @@ class GroupArtifact(Base):
     labels: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)  # carried, not interpreted
     type: Mapped[str] = mapped_column(String(64))
     deleted: Mapped[bool]  # named, but not to be held
+    priority: Mapped[int] = mapped_column(server_default="0")  # higher ones cross the link first
 
 
 class GroupState(Base):

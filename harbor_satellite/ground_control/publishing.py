@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from harbor_satellite.ground_control.fleet import GroupSpec
     from harbor_satellite.ground_control.groups import GroupEntry
+    from harbor_satellite.ground_control.signing import Pusher
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.registry.closure import Closure
-    from harbor_satellite.registry.state_store import StatePusher
 
 _LOG = logging.getLogger(__name__)
 _RESOLVE_WORKERS: Final = 8
@@ -81,7 +81,7 @@ def resolve_group(source: Registry, spec: GroupSpec) -> ResolvedGroup:
 
 def publish_group(
     session: Session,
-    pusher: StatePusher,
+    pusher: Pusher,
     spec: GroupSpec,
     resolved: ResolvedGroup,
     *,
@@ -96,7 +96,7 @@ def publish_group(
 
     Args:
         session: open; the row of the new generation is flushed before the push and committed by the caller.
-        pusher: to the source.
+        pusher: to the source; one that signs, if states are signed.
         spec: the group as it was read before resolving.
         resolved: its entries at the source.
         registry: the source's URL as the sites reach it.
@@ -110,6 +110,7 @@ def publish_group(
         NotFoundError: the group was deleted meanwhile.
         ConflictError: the group was changed or published meanwhile; read it and resolve it again.
         RemoteError: the source refused the push; nothing is recorded.
+        SignatureError: it could not be signed; nothing is recorded.
     """
     session.execute(select(Group.id).where(Group.name == spec.name).with_for_update())
     if fleet.group_spec(session, spec.name) != spec:
@@ -122,6 +123,7 @@ def publish_group(
         generation=spec.generation + 1,
         created_at=now,
         expires_at=now + lifetime if lifetime else None,
+        policy=spec.policy,
     )
     is_same = spec.published is not None and spec.published.same_content(state)
     if is_same and not is_lost and not _expires_soon(spec.published, lifetime, now):
@@ -134,13 +136,13 @@ def publish_group(
 
 
 def publish_satellite(
-    session: Session, pusher: StatePusher, satellite: str, *, registry: str, now: datetime, is_lost: bool = False
+    session: Session, pusher: Pusher, satellite: str, *, registry: str, now: datetime, is_lost: bool = False
 ) -> bool:
     """Push a satellite's state if it is not what its groups' last generations ask for.
 
     Args:
         session: open; committed by the caller.
-        pusher: to the source.
+        pusher: to the source; one that signs, if states are signed.
         satellite: its name.
         registry: the source's URL as the sites reach it.
         now: this moment.
@@ -210,23 +212,24 @@ def _resolve(
     digest: Digest | None = entry.digest
     try:
         digest = digest or resolve_tag(source, entry.repository, tag)
-        described, closure = describe(
-            source, StateEntry(entry.repository, tags, digest, labels=entry.labels, type=entry.type)
-        )
+        described, closure = describe(source, _entry(entry, tags, digest))
     except HarborSatelliteError as error:
         problem = Unresolved(reference, str(error))
         _LOG.warning("not resolved group=%s reference=%s reason=%s", spec.name, reference, error)
         if entry.digest is not None:
-            pinned = StateEntry(entry.repository, tags, entry.digest, labels=entry.labels, type=entry.type)
-            return pinned, None, problem
-        return _as_published(spec, entry.repository, tag), None, problem
+            return _entry(entry, tags, entry.digest), None, problem
+        return _as_published(spec, entry, tag), None, problem
     return described, closure, None
 
 
-def _as_published(spec: GroupSpec, repository: str, tag: str) -> StateEntry | None:
+def _entry(entry: GroupEntry, tags: tuple[str, ...], digest: Digest) -> StateEntry:
+    return StateEntry(entry.repository, tags, digest, labels=entry.labels, type=entry.type, priority=entry.priority)
+
+
+def _as_published(spec: GroupSpec, wanted: GroupEntry, tag: str) -> StateEntry | None:
     for entry in spec.published.artifacts if spec.published else ():
-        if entry.repository == repository and tag in entry.tags:
-            return replace(entry, tags=(tag,))
+        if entry.repository == wanted.repository and tag in entry.tags:
+            return replace(entry, tags=(tag,), priority=wanted.priority)
     return None
 
 
@@ -237,20 +240,24 @@ def _cosign_entries(
     named = {(entry.repository, tag) for entry in entries for tag in entry.tags}
     found = []
     for repository, items in closures.items():
+        # A signature comes no later than the first image that it may belong to.
+        priority = max(entry.priority for entry in entries if entry.repository == repository)
         for tag in cosign_tags(source, repository, items):
             if (repository, tag) not in named:
-                entry = StateEntry(repository, (tag,), resolve_tag(source, repository, tag), type="REFERRER")
+                digest = resolve_tag(source, repository, tag)
+                entry = StateEntry(repository, (tag,), digest, type="REFERRER", priority=priority)
                 found.append(describe(source, entry)[0])
     return found
 
 
 def _merge_tags(entries: Iterable[StateEntry]) -> tuple[StateEntry, ...]:
-    """Give an artifact with several tags one entry, as the original does."""
+    """Give an artifact with several tags one entry, as the original does; its highest priority counts."""
     merged: dict[tuple[str, Digest, str], StateEntry] = {}
     for entry in entries:
         key = (entry.repository, entry.digest, entry.type)
         first = merged.get(key, entry)
-        merged[key] = replace(first, tags=tuple(sorted({*first.tags, *entry.tags})))
+        tags = tuple(sorted({*first.tags, *entry.tags}))
+        merged[key] = replace(first, tags=tags, priority=max(first.priority, entry.priority))
     return tuple(sorted(merged.values(), key=lambda entry: (entry.repository, entry.tags, entry.digest)))
 
 

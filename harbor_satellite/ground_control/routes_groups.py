@@ -6,15 +6,8 @@ from fastapi import APIRouter
 
 from harbor_satellite.ground_control import fleet, groups, satellites
 from harbor_satellite.ground_control.callers import Person, SharedContext, SystemAdmin
-from harbor_satellite.ground_control.schemas import (
-    ArtifactBody,
-    GroupBody,
-    GroupDetail,
-    GroupSync,
-    Membership,
-    MessageBody,
-    SatelliteBody,
-)
+from harbor_satellite.ground_control.schemas import MessageBody, SatelliteBody
+from harbor_satellite.ground_control.schemas_groups import ArtifactBody, GroupBody, GroupDetail, GroupSync, Membership
 
 router: Final = APIRouter(prefix="/api/groups", tags=["groups"])
 
@@ -31,10 +24,21 @@ def list_groups(context: SharedContext, person: Person) -> list[GroupBody]:
 
 @router.post("/sync", summary="Create a group, or replace all of it")
 def sync_group(context: SharedContext, person: Person, body: GroupSync) -> GroupBody:
-    """Make the group exactly what the body says; it is published soon after."""
+    """Make the group exactly what the body says; it is published soon after.
+
+    Of its policy (``publish``, ``platforms``, ``signature_keys``), what the body leaves out stays as it is.
+    """
     del person
     entries = [
-        groups.group_entry(item.repository, item.tags or (), item.digest, item.labels, item.type, deleted=item.deleted)
+        groups.group_entry(
+            item.repository,
+            item.tags or (),
+            item.digest,
+            item.labels,
+            item.type,
+            deleted=item.deleted,
+            priority=item.priority,
+        )
         for item in body.artifacts or ()
     ]
     with context.writing() as session:
@@ -44,6 +48,7 @@ def sync_group(context: SharedContext, person: Person, body: GroupSync) -> Group
             registry=body.registry or context.options.source_url,
             entries=entries,
             expires_after_seconds=body.expires_after_seconds,
+            change_policy=body.change_policy,
             now=context.clock(),
         )
         return GroupBody.of(group, groups.projects_of(session, [group.id])[group.id])

@@ -5,16 +5,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
-from harbor_satellite.ground_control.groups import GroupEntry
-from harbor_satellite.ground_control.models import Group, Satellite, User
+from harbor_satellite.ground_control.models import Satellite, User
 from harbor_satellite.ground_control.reports import SatelliteStatus
 from harbor_satellite.ground_control.satellites import is_stale
 from harbor_satellite.state.wire import AppliedGroup, ImageFailure
 
-_Text = Annotated[str, Field(max_length=1024)]
+Text = Annotated[str, Field(max_length=1024)]
 _Password = Annotated[SecretStr, Field(max_length=1024)]
-_Artifacts = Annotated[list["ArtifactBody"], Field(max_length=20_000)]
-_Names = Annotated[list[_Text], Field(max_length=10_000)]
+_Names = Annotated[list[Text], Field(max_length=10_000)]
 
 
 class Body(BaseModel):
@@ -33,7 +31,7 @@ class ErrorBody(Body):
 class LoginRequest(Body):
     """A person's name and password."""
 
-    username: _Text
+    username: Text
     password: _Password
 
 
@@ -81,93 +79,19 @@ class MessageBody(Body):
     message: str
 
 
-class ArtifactBody(Body):
-    """One artifact of a group; ``tag`` is a list, as in the original."""
-
-    repository: _Text
-    tags: Annotated[list[_Text] | None, Field(alias="tag", max_length=1000)] = None
-    labels: dict[str, str] | list[str] | None = None
-    type: _Text = ""
-    digest: _Text = ""
-    deleted: bool = False
-
-    @classmethod
-    def of(cls, entry: GroupEntry) -> "ArtifactBody":
-        """Build it from a group's entry."""
-        labels = entry.labels
-        return cls(
-            repository=entry.repository,
-            tags=list(entry.tags),
-            labels=dict(labels) if isinstance(labels, dict) else None if labels is None else list(labels),
-            type=entry.type,
-            digest=str(entry.digest) if entry.digest else "",
-            deleted=entry.deleted,
-        )
-
-
-class GroupSync(Body):
-    """A whole group, to be created or to replace the one that is there."""
-
-    group: _Text
-    registry: _Text = ""
-    """Empty: the centre's source."""
-    artifacts: _Artifacts | None = None
-    expires_after_seconds: int | None = None
-
-
-class GroupBody(Body):
-    """A group."""
-
-    id: int = Field(serialization_alias="ID")
-    name: str = Field(serialization_alias="GroupName")
-    registry: str = Field(serialization_alias="RegistryUrl")
-    projects: list[str] = Field(serialization_alias="Projects")
-    created_at: datetime = Field(serialization_alias="CreatedAt")
-    updated_at: datetime = Field(serialization_alias="UpdatedAt")
-    expires_after_seconds: int | None
-
-    @classmethod
-    def of(cls, group: Group, projects: list[str]) -> "GroupBody":
-        """Build it from a row and the projects that its artifacts are in."""
-        return cls(
-            id=group.id,
-            name=group.name,
-            registry=group.source_registry,
-            projects=projects,
-            created_at=group.created_at,
-            updated_at=group.updated_at,
-            expires_after_seconds=group.expires_after_seconds,
-        )
-
-
-class GroupDetail(GroupBody):
-    """A group with its artifacts, and what was last published of it."""
-
-    artifacts: list[ArtifactBody] = Field(default_factory=list)
-    generation: int = 0
-    digest: str | None = None
-
-
-class Membership(Body):
-    """A satellite and a group."""
-
-    satellite: _Text
-    group: _Text
-
-
 class SatelliteRegistration(Body):
     """A satellite to be."""
 
-    name: _Text
+    name: Text
     groups: _Names | None = None
-    config_name: _Text | None = None
-    schedule: _Text | None = None
+    config_name: Text | None = None
+    schedule: Text | None = None
 
 
 class ScheduleChange(Body):
     """When a satellite replicates: 5-field cron."""
 
-    schedule: _Text
+    schedule: Text
 
 
 class SatelliteBody(Body):

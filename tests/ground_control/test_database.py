@@ -23,7 +23,7 @@ from harbor_satellite.ground_control.database import (
     migrate,
     reading,
 )
-from harbor_satellite.ground_control.models import Base, Group, User
+from harbor_satellite.ground_control.models import Base, Group, GroupArtifact, User
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +64,31 @@ def test_migrate_down_and_up_again(empty_database_url: str) -> None:
 
     assert left == ["alembic_version"]
     migrate(empty_database_url)
+
+
+def test_migrate_policy_goes_on_beside_the_previous_release(empty_database_url: str) -> None:
+    engine = make_engine(empty_database_url)
+    values = "'r', 0, '2026-01-01', '2026-01-01'"
+    group = f"INSERT INTO groups (name, registry, generation_floor, created_at, updated_at) VALUES ('%s', {values})"  # noqa: S608 - ours
+    entry = (
+        "INSERT INTO group_artifacts (group_id, repository, tags, type, deleted) "
+        "SELECT id, 'acme/app', '[]', 'IMAGE', false FROM groups"
+    )
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(text(group % "before"))
+        connection.execute(text(entry))
+
+    migrate(empty_database_url)
+    with engine.begin() as connection:  # the previous release writes on
+        connection.execute(text(group % "after"))
+        connection.execute(text(entry))
+
+    with make_session_factory(engine)() as session:
+        policies = session.scalars(select(Group.policy)).all()
+        priorities = set(session.scalars(select(GroupArtifact.priority)))
+    engine.dispose()
+    assert (policies, priorities) == ([None, None], {0})
 
 
 def test_migrate_unreachable_names_the_place_without_the_password() -> None:

@@ -17,6 +17,17 @@ DIGEST = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64
 
 
+KEY_LIKE = "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n"
+KEY, OTHER_KEY = (
+    KEY_LIKE.format(f"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE{letter * 44}\n{letter * 42}==") for letter in "AB"
+)
+PRIVATE_KEY = "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nSECRET\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n"
+
+
+def artifact(**values: Any) -> dict[str, Any]:
+    return {"artifacts": [{"repository": "acme/app", "tag": ["v1"], **values}]}
+
+
 def sync(running: GroundControl, **changes: Any) -> Any:
     artifact = {"repository": "acme/app", "tag": ["v1", "v2"], "labels": None, "type": "IMAGE", "digest": DIGEST}
     body = {"group": "shop", "registry": "http://harbor.test", "artifacts": [artifact], **changes}
@@ -65,9 +76,68 @@ def test_sync_group_keeps_what_was_said(ground_control: GroundControl) -> None:
 
     assert shown["expires_after_seconds"] == 3600
     assert shown["artifacts"] == [
-        {**artifacts[1], "type": "IMAGE"},
-        {**artifacts[0], "deleted": False},
+        {**artifacts[1], "type": "IMAGE", "priority": 0},
+        {**artifacts[0], "deleted": False, "priority": 0},
     ]
+
+
+def policy_of(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: body[name] for name in ("publish", "platforms", "signature_keys")}
+
+
+def test_sync_group_keeps_its_policy_and_priorities(ground_control: GroundControl) -> None:
+    policy = {"publish": "each", "platforms": ["linux/arm64", "linux/amd64"], "signature_keys": [OTHER_KEY, KEY]}
+
+    answer = sync(ground_control, **policy, **artifact(priority=-7))
+
+    kept = {"publish": "each", "platforms": ["linux/amd64", "linux/arm64"], "signature_keys": [KEY, OTHER_KEY]}
+    shown = ground_control.admin.get("/api/groups/shop").json()
+    listed = ground_control.admin.get("/api/groups").json()
+    assert [policy_of(body) for body in (answer.json(), shown, *listed)] == [kept] * 3
+    assert shown["artifacts"][0]["priority"] == -7
+
+
+def test_sync_group_of_the_original_leaves_the_policy_as_it_is(ground_control: GroundControl) -> None:
+    untouched = policy_of(sync(ground_control).json())
+    sync(ground_control, signature_keys=[KEY], platforms=["linux/amd64"])
+
+    after_the_original = policy_of(sync(ground_control).json())
+    after_clearing = policy_of(sync(ground_control, signature_keys=[], platforms=[]).json())
+
+    assert untouched == {"publish": "together", "platforms": [], "signature_keys": []}
+    assert after_the_original == {"publish": "together", "platforms": ["linux/amd64"], "signature_keys": [KEY]}
+    assert after_clearing == untouched
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        pytest.param({"publish": "soon"}, "publish", id="publish unknown"),
+        pytest.param({"platforms": ["linux/amd64", "Linux"]}, r"platforms[1]", id="platform malformed"),
+        pytest.param({"platforms": "linux/amd64"}, "platforms", id="platforms not a list"),
+        pytest.param({"platforms": ["linux/amd64"] * 65}, "platforms", id="platforms too many"),
+        pytest.param({"signature_keys": ["ssh-ed25519 AAAA"]}, r"signature_keys[0]", id="key of another kind"),
+        pytest.param({"signature_keys": [KEY_LIKE.format("not base64")]}, r"signature_keys[0]", id="key not base64"),
+        pytest.param({"signature_keys": [KEY_LIKE.format("AAAA")]}, r"signature_keys[0]", id="key not DER"),
+        pytest.param({"signature_keys": [KEY, PRIVATE_KEY]}, r"signature_keys[1]", id="private key"),
+        pytest.param({"signature_keys": [KEY + PRIVATE_KEY]}, r"signature_keys[0]", id="private key behind a public"),
+        pytest.param({"signature_keys": [KEY] * 33}, "signature_keys", id="keys too many"),
+        pytest.param({"signature_keys": ["x" * 20_000]}, "signature_keys", id="key huge"),
+        pytest.param(artifact(priority="high"), "priority", id="priority not a number"),
+        pytest.param(artifact(priority=True), "priority", id="priority boolean"),
+        pytest.param(artifact(priority=None), "priority", id="priority null"),
+        pytest.param(artifact(priority=10**30), "priority", id="priority huge"),
+    ],
+)
+def test_sync_group_bad_policy_is_refused_naming_the_field(
+    ground_control: GroundControl, changes: dict[str, Any], field: str
+) -> None:
+    response = sync(ground_control, **changes)
+
+    assert response.status_code == 400
+    assert field in response.json()["message"]
+    assert "SECRET" not in response.text
+    assert ground_control.admin.get("/api/groups").json() == []
 
 
 def test_sync_group_without_registry_means_the_source(ground_control: GroundControl) -> None:
@@ -88,10 +158,6 @@ def test_sync_group_ten_at_once_leaves_one_whole_group(ground_control: GroundCon
         repositories = session.scalars(select(GroupArtifact.repository)).all()
     assert len(repositories) == 5
     assert len({repository.partition("-")[0] for repository in repositories}) == 1
-
-
-def artifact(**values: Any) -> dict[str, Any]:
-    return {"artifacts": [{"repository": "acme/app", "tag": ["v1"], **values}]}
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 
-from harbor_satellite.errors import ConflictError
+from harbor_satellite.demo import images
+from harbor_satellite.errors import ConflictError, SignatureError
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.groups import group_entry, sync_group
-from harbor_satellite.ground_control.publishing import ResolvedGroup, publish_group
+from harbor_satellite.ground_control.publishing import ResolvedGroup, publish_group, resolve_group
+from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.registry.cosign import RegistryAccess
+from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.state.artifact import StateEntry
+from harbor_satellite.state.policy import GroupPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from harbor_satellite.ground_control.database import SessionFactory
     from harbor_satellite.ground_control.fleet import GroupSpec
+    from harbor_satellite.ground_control.signing import Pusher
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESOLVED = ResolvedGroup((StateEntry("acme/app", ("v1",), Digest.of(b"one"), referrers=()),), ())
@@ -36,17 +44,23 @@ class Pushes:
         return Digest.of(raw)
 
 
-def make_group(factory: SessionFactory, tag: str = "v1") -> GroupSpec:
+def make_group(factory: SessionFactory, tag: str = "v1", policy: GroupPolicy | None = None) -> GroupSpec:
     with factory.begin() as session:
-        entries = [group_entry("acme/app", [tag], "")]
-        sync_group(session, "shops", registry="http://source.test", entries=entries, now=NOW)
+        sync_group(
+            session,
+            "shops",
+            registry="http://source.test",
+            entries=[group_entry("acme/app", [tag], "")],
+            change_policy=lambda before: policy or before,
+            now=NOW,
+        )
     with factory.begin() as session:
         return fleet.group_spec(session, "shops")
 
 
-def publish(factory: SessionFactory, pushes: Pushes, spec: GroupSpec, *, is_lost: bool = False) -> int | None:
+def publish(factory: SessionFactory, pushes: Pusher, spec: GroupSpec, *, is_lost: bool = False) -> int | None:
     with factory.begin() as session:
-        state = publish_group(session, pushes, spec, RESOLVED, registry="http://source.test", now=NOW, is_lost=is_lost)  # type: ignore[arg-type]
+        state = publish_group(session, pushes, spec, RESOLVED, registry="http://source.test", now=NOW, is_lost=is_lost)
     return state.generation if state else None
 
 
@@ -82,3 +96,127 @@ def test_publish_group_same_content_is_published_again_only_if_lost(session_fact
     lost = publish(session_factory, pushes, spec, is_lost=True)
 
     assert (unchanged, lost) == (None, 2)
+
+
+def test_publish_group_change_of_policy_alone_is_a_new_generation(session_factory: SessionFactory) -> None:
+    pushes = Pushes()
+    publish(session_factory, pushes, make_group(session_factory))
+    spec = make_group(session_factory, policy=GroupPolicy(publish="each"))
+
+    generation = publish(session_factory, pushes, spec)
+    again = publish(session_factory, pushes, make_group(session_factory))
+
+    with session_factory() as session:
+        published = fleet.group_spec(session, "shops").published
+    assert (generation, again) == (2, None)
+    assert published is not None
+    assert published.policy == GroupPolicy(publish="each")
+
+
+def test_resolve_group_highest_priority_of_an_artifact_counts(tmp_path: Path, session_factory: SessionFactory) -> None:
+    source = LayoutRegistry(tmp_path)
+    image = images.push_image(source, "acme/app", images.AMD64, [images.layer("app", 100)])
+    signature = images.push_image(source, "acme/app", images.AMD64, [images.layer("signature", 10)])
+    for tag in ("v1", "v2"):
+        images.tag_image(source, "acme/app", tag, image)
+    images.tag_image(source, "acme/app", f"sha256-{image.digest.hex}.sig", signature)
+    spec = replace(
+        make_group(session_factory),
+        entries=(
+            group_entry("acme/app", ["v1"], "", priority=-5),
+            group_entry("acme/app", ["v2"], "", priority=7),
+            group_entry("acme/app", ["later"], str(Digest.of(b"not there")), priority=3),
+        ),
+    )
+
+    entries = resolve_group(source, spec).entries
+
+    assert {entry.tags: entry.priority for entry in entries} == {
+        ("v1", "v2"): 7,
+        ("later",): 3,
+        (f"sha256-{image.digest.hex}.sig",): 7,  # no later than the image that it belongs to
+    }
+
+
+def test_resolve_group_entry_that_is_gone_gets_the_priority_asked_for_now(
+    tmp_path: Path, session_factory: SessionFactory
+) -> None:
+    publish(session_factory, Pushes(), make_group(session_factory))
+    with session_factory() as session:
+        spec = fleet.group_spec(session, "shops")
+    asked = replace(spec, entries=(group_entry("acme/app", ["v1"], "", priority=9),))
+
+    entries = resolve_group(LayoutRegistry(tmp_path), asked).entries
+
+    assert [(entry.digest, entry.priority) for entry in entries] == [(Digest.of(b"one"), 9)]
+
+
+class Signatures:
+    """Takes cosign's place: remembers which states were signed, and after which pushes."""
+
+    def __init__(self, pushes: Pushes, refusal: SignatureError | None = None) -> None:
+        self.pushes, self.refusal = pushes, refusal
+        self.signed: dict[Digest, list[tuple[str, ...]]] = {}
+
+    def public_key(self, key: Path, password: SecretStr) -> str:
+        return "public"
+
+    def verify(self, registry: RegistryAccess, repository: str, digest: Digest, keys: Sequence[str]) -> None:
+        if digest not in self.signed:
+            raise SignatureError("no signature found")
+
+    def sign(
+        self, registry: RegistryAccess, repository: str, digest: Digest, *, key: Path, password: SecretStr
+    ) -> None:
+        if self.refusal:
+            raise self.refusal
+        self.signed[digest] = list(self.pushes.tags)
+
+
+def signing(pushes: Pushes, cosign: Any) -> SigningPusher:
+    access = RegistryAccess("http://source.test")
+    return SigningPusher(pushes, StateSigner(cosign, access, Path("cosign.key"), SecretStr("")))
+
+
+def test_publish_group_is_signed_before_the_moving_tag_names_it(session_factory: SessionFactory) -> None:
+    pushes = Pushes()
+    cosign = Signatures(pushes)
+
+    publish(session_factory, signing(pushes, cosign), make_group(session_factory))
+
+    assert list(cosign.signed.values()) == [[("1",)]]
+    assert pushes.tags == [("1",), ("latest",)]
+
+
+def test_publish_group_that_cannot_be_signed_is_not_recorded(session_factory: SessionFactory) -> None:
+    pushes = Pushes()
+    spec = make_group(session_factory)
+
+    with pytest.raises(SignatureError, match="wrong password"):
+        publish(session_factory, signing(pushes, Signatures(pushes, SignatureError("wrong password"))), spec)
+
+    with session_factory() as session:
+        assert fleet.group_spec(session, "shops").published is None
+    assert ("latest",) not in pushes.tags
+
+
+def test_ensure_signed_signs_once_only() -> None:
+    cosign = Signatures(Pushes())
+    signer = signing(Pushes(), cosign).signer
+
+    assert [signer.ensure_signed("state", Digest.of(b"one")) for _ in range(2)] == [True, False]
+
+
+def test_ensure_signed_that_nobody_could_check_signs_nothing() -> None:
+    class Unreachable(Signatures):
+        def verify(self, registry: RegistryAccess, repository: str, digest: Digest, keys: Sequence[str]) -> None:
+            error = SignatureError("could not be checked")
+            error.retryable = True
+            raise error
+
+    cosign = Unreachable(Pushes())
+
+    with pytest.raises(SignatureError, match="could not be checked"):
+        signing(Pushes(), cosign).signer.ensure_signed("state", Digest.of(b"one"))
+
+    assert cosign.signed == {}

@@ -1,0 +1,112 @@
+"""HTTP bodies of groups: the original's keys (Go's field names in answers), then ours."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from harbor_satellite.ground_control.groups import GroupEntry
+from harbor_satellite.ground_control.models import Group
+from harbor_satellite.ground_control.policies import PLATFORMS_MAX_COUNT, changed_policy, read_policy
+from harbor_satellite.ground_control.schemas import Body, Text
+from harbor_satellite.state.policy import KEY_MAX_LENGTH, KEYS_MAX_COUNT, GroupPolicy, Publish
+
+_Artifacts = Annotated[list["ArtifactBody"], Field(max_length=20_000)]
+_Platforms = Annotated[list[Text], Field(max_length=PLATFORMS_MAX_COUNT)]
+_Keys = Annotated[list[Annotated[str, Field(max_length=KEY_MAX_LENGTH)]], Field(max_length=KEYS_MAX_COUNT)]
+
+
+class ArtifactBody(Body):
+    """One artifact of a group; ``tag`` is a list, as in the original."""
+
+    repository: Text
+    tags: Annotated[list[Text] | None, Field(alias="tag", max_length=1000)] = None
+    labels: dict[str, str] | list[str] | None = None
+    type: Text = ""
+    digest: Text = ""
+    deleted: bool = False
+    priority: Annotated[int, Field(strict=True)] = 0
+    """Higher ones cross the link first."""
+
+    @classmethod
+    def of(cls, entry: GroupEntry) -> "ArtifactBody":
+        """Build it from a group's entry."""
+        labels = entry.labels
+        return cls(
+            repository=entry.repository,
+            tags=list(entry.tags),
+            labels=dict(labels) if isinstance(labels, dict) else None if labels is None else list(labels),
+            type=entry.type,
+            digest=str(entry.digest) if entry.digest else "",
+            deleted=entry.deleted,
+            priority=entry.priority,
+        )
+
+
+class GroupSync(Body):
+    """A whole group, to be created or to replace the one that is there."""
+
+    group: Text
+    registry: Text = ""
+    """Empty: the centre's source."""
+    artifacts: _Artifacts | None = None
+    expires_after_seconds: int | None = None
+    publish: Publish | None = None
+    """``together``: tags move once every image of the group is at the site; ``each``: image by image."""
+    platforms: _Platforms | None = None
+    """``os/architecture[/variant]``: children of indexes to bring; empty: all, unless the site chooses."""
+    signature_keys: _Keys | None = None
+    """Public keys of cosign (PEM), one of which must have signed each image; empty: nobody must."""
+
+    def change_policy(self, policy: GroupPolicy) -> GroupPolicy:
+        """Return a policy with what this body says; raises ``InvalidInputError``."""
+        return changed_policy(
+            policy, publish=self.publish, platforms=self.platforms, signature_keys=self.signature_keys
+        )
+
+
+class GroupBody(Body):
+    """A group."""
+
+    id: int = Field(serialization_alias="ID")
+    name: str = Field(serialization_alias="GroupName")
+    registry: str = Field(serialization_alias="RegistryUrl")
+    projects: list[str] = Field(serialization_alias="Projects")
+    created_at: datetime = Field(serialization_alias="CreatedAt")
+    updated_at: datetime = Field(serialization_alias="UpdatedAt")
+    expires_after_seconds: int | None
+    publish: Publish
+    platforms: list[str]
+    signature_keys: list[str]
+
+    @classmethod
+    def of(cls, group: Group, projects: list[str]) -> "GroupBody":
+        """Build it from a row and the projects that its artifacts are in."""
+        policy = read_policy(group.policy)
+        return cls(
+            id=group.id,
+            name=group.name,
+            registry=group.source_registry,
+            projects=projects,
+            created_at=group.created_at,
+            updated_at=group.updated_at,
+            expires_after_seconds=group.expires_after_seconds,
+            publish=policy.publish,
+            platforms=[str(platform) for platform in policy.platforms],
+            signature_keys=list(policy.signature_keys),
+        )
+
+
+class GroupDetail(GroupBody):
+    """A group with its artifacts, and what was last published of it."""
+
+    artifacts: list[ArtifactBody] = Field(default_factory=list)
+    generation: int = 0
+    digest: str | None = None
+
+
+class Membership(Body):
+    """A satellite and a group."""
+
+    satellite: Text
+    group: Text
