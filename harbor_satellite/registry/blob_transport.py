@@ -7,33 +7,29 @@ What lives here: streaming one body in or out of a registry, with redirects and 
 from __future__ import annotations
 
 import errno
-import threading
-import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import httpx
 import urllib3
-from urllib3.util import make_headers, parse_url
 
-from harbor_satellite.errors import DigestMismatchError, RemoteError, StorageError
+from harbor_satellite.errors import DigestMismatchError, HarborSatelliteError, RemoteError, StorageError
 from harbor_satellite.registry.api import CHUNK_BYTES
-from harbor_satellite.registry.client_api import MAX_CONNECTIONS, REDIRECTS, USER_AGENT
+from harbor_satellite.registry.client_api import REDIRECTS, USER_AGENT
 from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, refusal, unreachable
 from harbor_satellite.registry.client_urls import MAX_REDIRECTS, follow, same_origin
+from harbor_satellite.registry.connection_pool import WRITE_BYTES
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
     from harbor_satellite.oci.descriptor import Descriptor
     from harbor_satellite.registry.client_api import ApiTransport, Timeouts
+    from harbor_satellite.registry.connection_pool import ConnectionPool
 
-# A socket's timeout covers a whole sendall(): pieces must be small enough for a slow link (4 kB/s) to take in time.
-_WRITE_BYTES: Final = 128 * 1024  # bytes
-_POOLS: Final = 8  # hosts: the registry and what its redirects lead to
+_THROTTLED_BYTES: Final = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +75,13 @@ class BlobResponse:
         """
         count = 0
         try:
-            while chunk := self._response.read1(CHUNK_BYTES):
-                self._transport.api.meter.read(len(chunk))
+            while chunk := self._response.read1(self._transport.chunk_bytes):
                 count += len(chunk)
+                try:
+                    self._transport.api.meter.read(len(chunk))
+                except HarborSatelliteError:
+                    yield chunk  # it has arrived: whoever keeps parts of blobs need not fetch it again
+                    raise
                 yield chunk
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(f"{self._what} after {count} bytes", error) from error
@@ -96,6 +96,12 @@ class BlobResponse:
         except (urllib3.exceptions.HTTPError, OSError):
             body = b""
         return refusal(self._what, self.status, self.headers, body)
+
+    def drain(self) -> None:
+        """Read a body that says nothing, such as a redirect's, so that its connection serves the next request."""
+        with suppress(urllib3.exceptions.HTTPError, OSError):
+            self._response.read(ERROR_BODY_MAX_BYTES)
+        self.close()
 
     def close(self) -> None:
         """Give the connection back if its body was read to the end; close it otherwise."""
@@ -118,24 +124,25 @@ class BlobTransport:
 
     Args:
         api: the registry's API; shares its tokens and counters.
-        context: TLS settings.
+        pool: connections, shared with the API.
         timeouts: limits of each step; none on a body as a whole.
+        receive_buffer_bytes: the most that is read at once, if it is small; None: no limit.
     """
 
-    def __init__(self, api: ApiTransport, context: ssl.SSLContext, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        api: ApiTransport,
+        pool: ConnectionPool,
+        timeouts: Timeouts,
+        receive_buffer_bytes: int | None = None,
+    ) -> None:
         self.api = api
+        # A throttle that sees small pieces makes an even stream of them.
+        self.chunk_bytes = min(receive_buffer_bytes, _THROTTLED_BYTES) if receive_buffer_bytes else CHUNK_BYTES
+        self._pool = pool
         self._read_timeout = urllib3.Timeout(connect=timeouts.connect, read=timeouts.read)
         # urllib3 sends a body under the connect timeout.
         self._write_timeout = urllib3.Timeout(connect=max(timeouts.connect, timeouts.write), read=timeouts.commit)
-        self._context = context
-        self._lock = threading.Lock()
-        self._managers: dict[str, urllib3.PoolManager] = {}
-
-    def close(self) -> None:
-        """Close every idle connection."""
-        with self._lock:
-            for manager in self._managers.values():
-                manager.clear()
 
     def open(self, call: BlobCall) -> BlobResponse:
         """Send a read and return its answer, whatever its status; redirects are followed.
@@ -149,7 +156,7 @@ class BlobTransport:
             location = response.headers.get("location")
             if response.status not in REDIRECTS or not location:
                 return response
-            response.close()
+            response.drain()
             url = follow(url, location, call.what)
         raise RemoteError(f"{call.what}: more than {MAX_REDIRECTS} redirects")
 
@@ -168,7 +175,7 @@ class BlobTransport:
             self.api.authorizer.forget(authorization)
         return response
 
-    def _metered(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def _metered(self, pieces: Iterable[memoryview]) -> Iterator[Any]:
         for piece in pieces:
             yield piece
             self.api.meter.wrote(len(piece))
@@ -182,7 +189,7 @@ class BlobTransport:
         better = self.api.authorizer.after_refusal([challenge] if challenge else [], call.scopes, authorization)
         if better is None:
             return response
-        response.close()
+        response.drain()
         return self._request(call, url, better)
 
     def _request(
@@ -190,7 +197,7 @@ class BlobTransport:
         call: BlobCall,
         url: httpx.URL,
         authorization: str | None,
-        body: Iterator[bytes] | None = None,
+        body: Iterator[Any] | None = None,  # any buffer can be sent; urllib3's types know of bytes alone
         size: int = 0,
     ) -> BlobResponse:
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **call.headers}
@@ -200,7 +207,7 @@ class BlobTransport:
             headers["Content-Length"] = str(size)
         self.api.meter.requested()
         try:
-            response = self._manager(url).request(
+            response = self._pool.manager(url).request(
                 call.method,
                 str(url),
                 headers=headers,
@@ -215,48 +222,21 @@ class BlobTransport:
             raise unreachable(call.what, error) from error
         return BlobResponse(call.what, response, self)
 
-    def _manager(self, url: httpx.URL) -> urllib3.PoolManager:
-        """Choose the proxy that the environment names for this host, as httpx does for the API."""
-        proxies = urllib.request.getproxies()
-        proxy = proxies.get(url.scheme) or proxies.get("all") or ""
-        if urllib.request.proxy_bypass(url.netloc.decode()):
-            proxy = ""
-        with self._lock:
-            if proxy not in self._managers:
-                self._managers[proxy] = self._new_manager(proxy)
-            return self._managers[proxy]
 
-    def _new_manager(self, proxy: str) -> urllib3.PoolManager:
-        if not proxy:
-            return urllib3.PoolManager(
-                _POOLS, maxsize=MAX_CONNECTIONS, blocksize=CHUNK_BYTES, ssl_context=self._context
-            )
-        address = parse_url(proxy if "://" in proxy else f"http://{proxy}")
-        headers = make_headers(proxy_basic_auth=unquote(address.auth)) if address.auth else None
-        return urllib3.ProxyManager(
-            address._replace(auth=None).url,
-            _POOLS,
-            proxy_headers=headers,
-            maxsize=MAX_CONNECTIONS,
-            blocksize=CHUNK_BYTES,
-            ssl_context=self._context,
-        )
-
-
-def _verified(what: str, descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[bytes]:
+def _verified(what: str, descriptor: Descriptor, chunks: Iterable[bytes]) -> Iterator[memoryview]:
     """Pass chunks on in small pieces; the last one only once all of them are known to be right."""
     hasher = descriptor.digest.hasher()
-    held = b""
+    held = memoryview(b"")
     size = 0
     for chunk in _readable(what, chunks):
         hasher.update(chunk)
         size += len(chunk)
         if size > descriptor.size:
             raise DigestMismatchError(f"{what}: more than the {descriptor.size} bytes it must have")
-        for start in range(0, len(chunk), _WRITE_BYTES):
+        for start in range(0, len(chunk), WRITE_BYTES):
             if held:
                 yield held
-            held = chunk[start : start + _WRITE_BYTES]
+            held = memoryview(chunk)[start : start + WRITE_BYTES]
     if size != descriptor.size or hasher.hexdigest() != descriptor.digest.hex:
         got = f"{descriptor.digest.algorithm}:{hasher.hexdigest()}"
         raise DigestMismatchError(f"{what}: digest mismatch: got {got} in {size} of {descriptor.size} bytes")

@@ -17,6 +17,7 @@ from harbor_satellite.registry.client_logs import hide_queries
 from harbor_satellite.registry.client_manifests import Manifests
 from harbor_satellite.registry.client_meter import Meter
 from harbor_satellite.registry.client_urls import parse_address
+from harbor_satellite.registry.connection_pool import ConnectionPool, PooledTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,6 +44,9 @@ class HttpRegistry:
         plain_http: what a bare host is spoken to over; None to decide by the host.
         timeouts: limits of each step of a request, in seconds.
         on_read: told the count of each piece of a body as it is read, from any thread; what it raises ends the read.
+            Such a piece has arrived: a blob's stream still gives it out before it raises.
+        receive_buffer_bytes: what the system may take in beyond what was read, for each connection, and the most that
+            is read at once; set it where ``on_read`` holds reads back, so that the link feels it. None: no limit.
         transport: takes the network's place in tests, for everything but the bodies of blobs.
 
     Raises:
@@ -58,21 +62,21 @@ class HttpRegistry:
         plain_http: bool | None = None,
         timeouts: Timeouts | None = None,
         on_read: Callable[[int], None] | None = None,
+        receive_buffer_bytes: int | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         hide_queries()
         limits = timeouts or Timeouts()
-        context = tls_context(verify)
+        self._pool = ConnectionPool(tls_context(verify), receive_buffer_bytes)
         self._meter = Meter(on_read)
         self._api = ApiTransport(
             parse_address(url_or_host, plain_http=plain_http),
             credentials=credentials,
-            context=context,
             timeouts=limits,
             meter=self._meter,
-            transport=transport,
+            transport=transport or PooledTransport(self._pool),
         )
-        self._bodies = BlobTransport(self._api, context, limits)
+        self._bodies = BlobTransport(self._api, self._pool, limits, receive_buffer_bytes)
         self._manifests = Manifests(self._api)
         self._blobs = Blobs(self._api, self._bodies)
 
@@ -85,6 +89,15 @@ class HttpRegistry:
     def counters(self) -> Counters:
         """Requests sent and bytes of bodies moved so far; a snapshot."""
         return self._meter.counters
+
+    @property
+    def on_read(self) -> Callable[[int], None] | None:
+        """Told the count of each piece of a body as it is read; may be replaced, as a client outlives one run."""
+        return self._meter.on_read
+
+    @on_read.setter
+    def on_read(self, listener: Callable[[int], None] | None) -> None:
+        self._meter.on_read = listener
 
     def manifest_head(self, repository: str, reference: str) -> Descriptor | None:
         """Return what a tag or digest names, or None if it is not there.
@@ -222,7 +235,7 @@ class HttpRegistry:
     def close(self) -> None:
         """Close every connection; a stream still open ends with an error."""
         self._api.close()
-        self._bodies.close()
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self

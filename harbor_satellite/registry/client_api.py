@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 USER_AGENT: Final = "harbor-satellite"
-MAX_CONNECTIONS: Final = 32  # a client is shared by some eight threads
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _READ_BYTES: Final = 64 * 1024  # bytes
 _BODY_DEADLINE_SECONDS: Final = 300.0  # for one answer of a few MiB; stops a peer that drips
@@ -111,10 +110,9 @@ class ApiTransport:
     Args:
         address: the registry.
         credentials: None to go without.
-        context: TLS settings.
         timeouts: limits of each step.
         meter: counts requests and bytes.
-        transport: takes the network's place in tests.
+        transport: connections to the network, or what takes its place in tests.
     """
 
     def __init__(
@@ -122,22 +120,20 @@ class ApiTransport:
         address: RegistryAddress,
         *,
         credentials: Credentials | None,
-        context: ssl.SSLContext,
         timeouts: Timeouts,
         meter: Meter,
-        transport: httpx.BaseTransport | None = None,
+        transport: httpx.BaseTransport,
     ) -> None:
         self.address = address
+        self._base = str(address.url).rstrip("/")
         self.meter = meter
         self.authorizer = Authorizer(address.url, credentials, self._fetch_token)
         self._ask_lock = threading.Lock()
         self._client = httpx.Client(
             transport=transport,
-            verify=context,
             timeout=httpx.Timeout(
                 connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.pool
             ),
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
             follow_redirects=False,
             # identity: a manifest's digest is of the bytes as they are stored.
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -164,7 +160,7 @@ class ApiTransport:
         Raises:
             InvalidInputError: not a repository's name.
         """
-        return self.address.url.join(f"/v2/{check_repository(repository)}/{path}")
+        return httpx.URL(f"{self._base}/v2/{check_repository(repository)}/{path}")  # a third of join()'s time
 
     def send(self, call: Call) -> Reply:
         """Send a call once, once more if a better ``Authorization`` can be had, and follow redirects of reads.
@@ -218,10 +214,12 @@ class ApiTransport:
             request = self._client.build_request(call.method, url, headers=headers, content=call.content)
             with closing(self._client.send(request, stream=True)) as response:
                 self.meter.wrote(len(call.content))
+                if call.method == "HEAD":
+                    response.read()  # nothing, yet httpx closes the connection under an answer that nobody read
                 body = b"" if call.method == "HEAD" else self._read(response, call)
                 _log.debug("%s status=%d bytes=%d", call.what, response.status_code, len(body))
                 return Reply(response.status_code, response.headers, body, url)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(call.what, error) from error
 
     def _read(self, response: httpx.Response, call: Call) -> bytes:

@@ -33,7 +33,8 @@ class Meter:
     """
 
     def __init__(self, on_read: Callable[[int], None] | None = None) -> None:
-        self._on_read = on_read
+        self.on_read = on_read
+        """May be replaced at any time; None: nobody listens."""
         self._lock = threading.Lock()
         self._requests = self._read = self._written = 0
 
@@ -52,8 +53,8 @@ class Meter:
         """Count bytes received."""
         with self._lock:
             self._read += count
-        if self._on_read is not None:
-            self._on_read(count)
+        if (on_read := self.on_read) is not None:
+            on_read(count)
 
     def wrote(self, count: int) -> None:
         """Count bytes sent."""

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from harbor_satellite.errors import SizeLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from harbor_satellite.oci.descriptor import Descriptor, Manifest
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
     from harbor_satellite.registry.api import ManifestContent
 
+_T = TypeVar("_T")
 MANIFEST_LIMIT: Final = 4096
 """Manifests in one closure; a deeper or wider one is not an image but an attack."""
 DEPTH_LIMIT: Final = 16
 """Indexes within indexes; images have one."""
 BYTES_LIMIT: Final = 64 * 1024 * 1024
 """Bytes of all manifests of one closure, which are held in memory."""
+WORKERS: Final = 8
+"""Manifests of one closure read at once: on a slow link their round trips are all there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,14 @@ class Walker:
     """Walks manifests from a root."""
 
     read: Callable[[Digest], FoundManifest]
-    """Reads and verifies one manifest."""
+    """Reads and verifies one manifest; called from several threads, as is ``referrers_of``."""
     referrers_of: Callable[[Digest], tuple[Descriptor, ...]]
     """Asks the source who refers to a manifest."""
     platforms: tuple[Platform, ...] = ()
     """Children of an index to follow; empty: all of them."""
 
     def walk(self, root: Digest, referrers: tuple[Digest, ...] | None) -> Closure:
-        """Find everything the root needs.
+        """Find everything the root needs; siblings are read side by side.
 
         Args:
             root: a manifest or an index.
@@ -80,46 +84,68 @@ class Walker:
             SizeLimitError: it leads to more manifests than any image has.
         """
         seen: dict[Digest, FoundManifest] = {}
-        self._take(root, seen)
-        own = frozenset(seen)
-        if referrers is None:
-            queue = list(seen)
-            while queue:
-                for descriptor in self.referrers_of(queue.pop()):
-                    queue.extend(self._take(descriptor.digest, seen))
-        else:
-            for referrer in referrers:
-                self._take(referrer, seen)
-        found = seen.keys() - own if referrers is None else referrers
-        return Closure(root, tuple(seen.values()), tuple(sorted(found)), self._absent(seen))
+        with ThreadPoolExecutor(WORKERS, "walk") as pool:
+            own = self._fetch([root], seen, pool)
+            roots = [root]
+            if referrers is None:
+                fresh = own
+                while fresh:
+                    answers = [item.digest for found in _each(self.referrers_of, fresh, pool) for item in found]
+                    roots.extend(answers)
+                    fresh = self._fetch(answers, seen, pool)
+            else:
+                roots.extend(referrers)
+                self._fetch(referrers, seen, pool)
+        found = seen.keys() - set(own) if referrers is None else referrers
+        order: dict[Digest, FoundManifest] = {}
+        for digest in roots:
+            self._place(digest, seen, order)
+        return Closure(root, tuple(order.values()), tuple(sorted(found)), self._absent(seen))
 
-    def _take(self, digest: Digest, seen: dict[Digest, FoundManifest]) -> list[Digest]:
-        taken = []
-        size = sum(len(item.content.raw) for item in seen.values())
-        for item in self._tree(digest, seen, 0):
-            size += len(item.content.raw)
-            if len(seen) >= MANIFEST_LIMIT or size > BYTES_LIMIT:
-                raise SizeLimitError(
-                    f"{digest} leads to more than {MANIFEST_LIMIT} manifests or {BYTES_LIMIT} bytes of them"
-                )
-            seen[item.digest] = item
-            taken.append(item.digest)
-        return taken
+    def _fetch(
+        self, digests: Iterable[Digest], seen: dict[Digest, FoundManifest], pool: ThreadPoolExecutor
+    ) -> list[Digest]:
+        """Read what these digests lead to, level by level, and return what is new."""
+        taken: list[Digest] = []
+        level = list(dict.fromkeys(digest for digest in digests if digest not in seen))
+        for _ in range(DEPTH_LIMIT + 1):
+            _check_limits(level, seen)
+            # A few at once: what a hostile index makes us hold is looked at before more is read.
+            for start in range(0, len(level), WORKERS):
+                for item in _each(self.read, level[start : start + WORKERS], pool):
+                    seen[item.digest] = item
+                _check_limits(level[start + WORKERS :], seen)
+            taken.extend(level)
+            children = (child.digest for digest in level for child in self._wanted(seen[digest]))
+            level = list(dict.fromkeys(digest for digest in children if digest not in seen))
+            if not level:
+                return taken
+        raise SizeLimitError(f"{level[0]} stands in more than {DEPTH_LIMIT} indexes within each other")
 
-    def _tree(self, digest: Digest, seen: dict[Digest, FoundManifest], depth: int) -> Iterator[FoundManifest]:
-        if digest in seen:
-            return
-        if depth > DEPTH_LIMIT:
-            raise SizeLimitError(f"{digest} stands in more than {DEPTH_LIMIT} indexes within each other")
-        item = self.read(digest)
-        for child in item.manifest.manifests:
-            if is_wanted(child, self.platforms):
-                yield from self._tree(child.digest, seen, depth + 1)
-        yield item
+    def _place(self, digest: Digest, seen: dict[Digest, FoundManifest], order: dict[Digest, FoundManifest]) -> None:
+        if digest not in order:
+            for child in self._wanted(seen[digest]):
+                self._place(child.digest, seen, order)
+            order[digest] = seen[digest]
+
+    def _wanted(self, item: FoundManifest) -> Iterator[Descriptor]:
+        return (child for child in item.manifest.manifests if is_wanted(child, self.platforms))
 
     def _absent(self, seen: dict[Digest, FoundManifest]) -> tuple[Descriptor, ...]:
         children = (child for item in seen.values() for child in item.manifest.manifests)
         return tuple({child.digest: child for child in children if child.digest not in seen}.values())
+
+
+def _each(work: Callable[[Digest], _T], digests: list[Digest], pool: ThreadPoolExecutor) -> Iterable[_T]:
+    return pool.map(work, digests) if len(digests) > 1 else map(work, digests)
+
+
+def _check_limits(coming: list[Digest], seen: Mapping[Digest, FoundManifest]) -> None:
+    size = sum(len(item.content.raw) for item in seen.values())
+    if len(seen) + len(coming) > MANIFEST_LIMIT or size > BYTES_LIMIT:
+        raise SizeLimitError(
+            f"one artifact leads to more than {MANIFEST_LIMIT} manifests or {BYTES_LIMIT} bytes of them"
+        )
 
 
 def is_wanted(child: Descriptor, platforms: tuple[Platform, ...]) -> bool:

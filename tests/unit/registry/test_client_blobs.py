@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.errors import DigestMismatchError, InvalidInputError, RemoteError, StorageError
+from harbor_satellite.errors import DigestMismatchError, InvalidInputError, PausedError, RemoteError, StorageError
 from harbor_satellite.oci.descriptor import Descriptor
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.auth import Credentials
@@ -42,6 +45,43 @@ def collect(stream: BlobStream, chunks: list[bytes]) -> None:
 def pieces(content: bytes = CONTENT, size: int = 300_000) -> Iterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
+
+
+@contextmanager
+def counted_connections(fake: FakeRegistry, ports: set[int]) -> Iterator[str]:
+    """Pass connections on to a fake, and write down the ports that they come from."""
+    with fake.serving() as url, socket.create_server(("127.0.0.1", 0)) as listening:
+        far_port = int(url.rpartition(":")[2])
+        threads: list[threading.Thread] = []
+
+        def pump(one: socket.socket, other: socket.socket) -> None:
+            with suppress(OSError):
+                while data := one.recv(65536):
+                    other.sendall(data)
+            for each in (one, other):
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+                each.close()
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    near, address = listening.accept()
+                    ports.add(address[1])
+                    far = socket.create_connection(("127.0.0.1", far_port))
+                    for pair in ((near, far), (far, near)):
+                        threads.append(threading.Thread(target=pump, args=pair))
+                        threads[-1].start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for thread in threads:
+                thread.join()
 
 
 @pytest.fixture
@@ -361,6 +401,87 @@ def test_on_read_that_raises_ends_the_read(fake: FakeRegistry) -> None:
 
     with fake.serving() as url, HttpRegistry(url, on_read=refuse) as registry, pytest.raises(StorageError):
         read(registry)
+
+
+def test_on_read_that_raises_leaves_what_arrived_to_the_reader(fake: FakeRegistry) -> None:
+    def refuse(_count: int) -> None:
+        raise PausedError("outside the sync windows")
+
+    got: list[bytes] = []
+    with fake.serving() as url, HttpRegistry(url, on_read=refuse) as registry:
+        with registry.blob_get(REPOSITORY, BLOB.digest) as stream, pytest.raises(PausedError):
+            collect(stream, got)
+
+        assert len(got) == 1
+        assert len(got[0]) == registry.counters.bytes_read > 0
+    assert CONTENT.startswith(got[0])
+
+
+def test_on_read_may_be_replaced(registry: HttpRegistry) -> None:
+    first: list[int] = []
+    second: list[int] = []
+
+    registry.on_read = first.append
+    read(registry)
+    registry.on_read = second.append
+    read(registry)
+    registry.on_read = None
+    read(registry)
+
+    assert sum(first) == sum(second) == len(CONTENT)
+
+
+def test_receive_buffer_keeps_the_peer_waiting_and_pieces_small() -> None:
+    content = bytes(20_000_000)
+    blob = Descriptor("x", Digest.of(content), len(content))
+    sent: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content))
+                connection.settimeout(0.5)
+                with suppress(OSError):
+                    while True:
+                        sent.append(connection.send(content[:65536]))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with (
+            HttpRegistry(url, receive_buffer_bytes=128 * 1024) as registry,
+            registry.blob_get(REPOSITORY, blob.digest) as stream,
+        ):
+            chunk = next(iter(stream))
+            thread.join()  # nobody reads: it sends until both buffers are full
+
+    assert 0 < len(chunk) <= 64 * 1024
+    assert sum(sent) < 2_000_000
+
+
+@pytest.mark.parametrize("receive_buffer_bytes", [None, 65536])
+def test_receive_buffer_is_no_matter_for_what_arrives(fake: FakeRegistry, receive_buffer_bytes: int | None) -> None:
+    with fake.serving() as url, HttpRegistry(url, receive_buffer_bytes=receive_buffer_bytes) as registry:
+        assert registry.blob_head(REPOSITORY, BLOB.digest) == len(CONTENT)
+        assert read(registry) == (0, CONTENT)
+
+
+def test_requests_in_a_row_use_one_connection(fake: FakeRegistry) -> None:
+    store = FakeRegistry()
+    store.add_blob(REPOSITORY, CONTENT)
+    ports: set[int] = set()
+    with store.serving() as store_url:
+        fake.redirect_blobs = store_url
+        with counted_connections(fake, ports) as url, HttpRegistry(url) as registry:
+            for _ in range(3):
+                assert registry.blob_head(REPOSITORY, BLOB.digest) == len(CONTENT)
+                assert registry.blob_head(REPOSITORY, Digest.of(b"unknown")) is None
+                assert read(registry) == (0, CONTENT)
+
+    assert len(ports) == 2  # httpx keeps one, urllib3 the other
 
 
 @pytest.mark.parametrize("userinfo", ["", "edge:p%40ss@"], ids=["open", "with password"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
@@ -26,6 +29,7 @@ from harbor_satellite.errors import (
     HarborSatelliteError,
     MalformedStateError,
     RemoteError,
+    StorageError,
     UntrustedDataError,
 )
 from harbor_satellite.oci import media_types
@@ -36,11 +40,12 @@ from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.copy import Copier, KnownBlobs, is_complete, publish_tags
 from harbor_satellite.registry.layout import LayoutRegistry
+from harbor_satellite.registry.partials import PartialFolder
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.registry_wire import FakeReply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
@@ -395,7 +400,7 @@ def test_stage_blob_refused_says_whether_to_retry(
     fake.misbehave(rf"GET .*/blobs/{part.digest}", reply, times=20)
 
     with pytest.raises(HarborSatelliteError) as raised:
-        Copier(fake_source, target).stage(APP, digest, ())
+        Copier(fake_source, target, sleep=lambda _: None).stage(APP, digest, ())
 
     assert raised.value.retryable is is_retryable
     assert target.repository_list() == ()
@@ -515,3 +520,203 @@ def test_tag_image_then_head_gives_same_digest(target: Recording) -> None:
     found = target.manifest_head(APP, "v1")
     assert found is not None
     assert found.digest == image.digest
+
+
+class NoMounts(Recording):
+    """A target that mounts nothing."""
+
+    def blob_mount(self, repository: str, digest: Digest, from_repository: str = "") -> bool:
+        self.mounted.append((from_repository, repository))
+        return False
+
+
+@pytest.fixture
+def no_mounts(tmp_path: Path) -> Iterator[NoMounts]:
+    with NoMounts(tmp_path / "no-mounts", "no-mounts.test") as registry:
+        yield registry
+
+
+def push_pair(source: Recording, shared: Blob) -> list[tuple[str, Digest]]:
+    return [(repository, push_image(source, repository, AMD64, [shared]).digest) for repository in (APP, "acme/other")]
+
+
+def test_stage_blob_seen_on_the_way_is_mounted_though_nobody_knew_it(source: Recording, target: Recording) -> None:
+    first, second = push_pair(source, shared := layer("shared", 5000))
+    Copier(source, target).stage(*first, ())
+    source.read.clear()
+    copier = Copier(source, target)
+
+    copier.stage(*first, ())
+    result = copier.stage(*second, ())
+
+    assert source.read[shared.descriptor.digest] == 0
+    assert result.blobs_mounted == 2
+
+
+def test_stage_blob_of_a_run_that_did_not_finish_is_mounted(
+    tmp_path: Path, source: Recording, target: Recording
+) -> None:
+    first, second = push_pair(source, shared := layer("shared", 5000))
+    Copier(source, target, partials=PartialFolder(tmp_path / "partials")).stage(*first, ())
+
+    result = Copier(source, target, partials=PartialFolder(tmp_path / "partials")).stage(*second, ())
+
+    assert source.read[shared.descriptor.digest] == 1
+    assert result.blobs_mounted == 2
+
+
+def test_stage_arrival_that_is_gone_is_copied_after_all(tmp_path: Path, source: Recording, target: Recording) -> None:
+    image = push_image(source, APP, AMD64, [item := layer("a", 2000)])
+    partials = PartialFolder(tmp_path / "partials")
+    partials.note_arrival(item.descriptor.digest, "acme/gone")
+
+    result = Copier(source, target, partials=partials).stage(APP, image.digest, ())
+
+    assert (result.blobs_copied, result.blobs_mounted) == (2, 0)
+    assert is_complete(target, APP, image.digest)
+
+
+def test_stage_lookup_is_called_once_and_only_for_what_is_missing(source: Recording, target: Recording) -> None:
+    first, second = push_pair(source, layer("shared", 5000))
+    calls: list[int] = []
+
+    def lookup() -> dict[Digest, str]:
+        calls.append(1)
+        return {}
+
+    Copier(source, target).stage(*first, ())
+    copier = Copier(source, target, KnownBlobs(lookup))
+    copier.stage(*first, ())
+    assert calls == []
+    copier.stage(APP, push_image(source, APP, AMD64, [layer("b", 2000), layer("c", 2000)]).digest, ())
+    copier.stage(*second, ())
+
+    assert calls == [1]
+
+
+def test_stage_where_nothing_is_mounted_takes_the_blob_from_the_site_itself(
+    source: Recording, no_mounts: NoMounts
+) -> None:
+    first, second = push_pair(source, shared := layer("shared", 5000))
+    copier = Copier(source, no_mounts)
+
+    for repository, digest in (first, second):
+        copier.stage(repository, digest, ())
+
+    assert source.read[shared.descriptor.digest] == 1
+    assert is_complete(no_mounts, *second)
+
+
+def test_stage_blob_damaged_at_the_site_is_not_taken_from_there(source: Recording, no_mounts: NoMounts) -> None:
+    first, second = push_pair(source, shared := layer("shared", 5000))
+    copier = Copier(source, no_mounts)
+    copier.stage(*first, ())
+    path = no_mounts.root / APP / "blobs/sha256" / shared.descriptor.digest.hex
+    path.write_bytes(b"!" * shared.descriptor.size)
+
+    copier.stage(*second, ())
+
+    assert source.read[shared.descriptor.digest] == 2
+    with no_mounts.blob_get("acme/other", shared.descriptor.digest) as stream:
+        assert b"".join(stream) == shared.content
+
+
+def test_stage_slots_limit_the_blobs_of_all_artifacts(tmp_path: Path, source: Recording) -> None:
+    images = [push_image(source, f"acme/app{n}", AMD64, [layer(f"{n}{k}", 2000) for k in range(4)]) for n in range(3)]
+
+    class Counting(LayoutRegistry):
+        now = most = 0
+        guard = threading.Lock()
+
+        def blob_put(self, repository: str, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+            with self.guard:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.005)
+            super().blob_put(repository, descriptor, chunks)
+            with self.guard:
+                self.now -= 1
+
+    with Counting(tmp_path / "counting") as target:
+        copier = Copier(source, target, slots=threading.Semaphore(2))
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda n: copier.stage(f"acme/app{n}", images[n].digest, ()), range(3)))
+
+        assert target.most == 2
+
+
+def test_stage_reserves_the_bytes_of_each_blob_while_it_moves(source: Recording, target: Recording) -> None:
+    image = push_image(source, APP, AMD64, [item := layer("a", 2000)])
+    reserved: list[int] = []
+    released: list[int] = []
+
+    @contextmanager
+    def reserve(count: int) -> Iterator[None]:
+        reserved.append(count)
+        yield
+        released.append(count)
+
+    copier = Copier(source, target, reserve=reserve)
+    copier.stage(APP, image.digest, ())
+    copier.stage(APP, image.digest, ())
+
+    assert item.descriptor.size in reserved
+    assert len(reserved) == 2
+    assert sorted(released) == sorted(reserved)
+
+
+def test_stage_without_room_reads_no_blob(source: Recording, target: Recording) -> None:
+    image = push_image(source, APP, AMD64, [layer("a", 2000)])
+
+    def reserve(count: int) -> AbstractContextManager[None]:
+        raise StorageError(f"no room for {count} bytes")
+
+    with pytest.raises(StorageError, match="no room"):
+        Copier(source, target, reserve=reserve).stage(APP, image.digest, ())
+
+    assert source.read == Counter()
+    assert target.repository_list() == ()
+
+
+def test_stage_of_a_part_counts_what_crossed(
+    tmp_path: Path, fake: FakeRegistry, fake_source: HttpRegistry, target: Recording
+) -> None:
+    content = bytes(index % 251 for index in range(300_000))
+    digest = fake_image(fake, item := fake.add_blob(APP, content))
+    partials = PartialFolder(tmp_path / "partials")
+    with partials.open(item) as partial:
+        partial.append(content[:200_000])
+
+    result = Copier(fake_source, target, partials=partials).stage(APP, digest, ())
+
+    assert result.bytes_copied == fake_source.counters.bytes_read < 102_000
+    assert is_complete(target, APP, digest)
+
+
+def test_stage_every_platform_is_needed_but_not_there_says_so(source: Recording) -> None:
+    lost = layer("arm64", 2000)
+    children = [push_image(source, APP, AMD64, [layer("amd64", 2000)]), push_image(source, APP, ARM64, [lost])]
+    index = push_index(source, APP, "v1", children)
+    (source.root / APP / "blobs/sha256" / lost.descriptor.digest.hex).unlink()
+    fake = FakeRegistry()
+    fake.misbehave(rf"PUT .*/manifests/{index.digest}", FakeReply(400))
+
+    with fake.serving() as url, HttpRegistry(url) as target, pytest.raises(RemoteError) as caught:
+        Copier(source, target, platforms=(AMD64,)).stage(APP, index.digest, ())
+
+    assert (caught.value.status, caught.value.retryable) == (404, False)
+    message = str(caught.value)
+    assert f"{target.name} takes no index without all its children" in message
+    assert f"{APP}@{index.digest}" in message
+    assert lost.descriptor.digest.hex in message
+
+
+def test_stage_fresh_image_asks_each_registry_only_what_it_must(fake: FakeRegistry, fake_source: HttpRegistry) -> None:
+    digest = fake_image(fake, fake.add_blob(APP, b"layer"))
+    site = FakeRegistry()
+
+    with site.serving() as url, HttpRegistry(url) as target:
+        Copier(fake_source, target).stage(APP, digest, ())
+
+    assert Counter(request.method for request in fake.requests) == {"GET": 3}
+    assert Counter(request.method for request in site.requests) == {"GET": 1, "HEAD": 2, "POST": 2, "PUT": 3}
