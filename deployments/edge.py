@@ -1,12 +1,30 @@
-"""Deployments of one satellite: its own work pool, and one deployment in it."""
+"""Deployments of one satellite: its own work pool, and what runs in it."""
 
 from __future__ import annotations
 
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
 from deployments.spec import DeploymentSpec
-from harbor_satellite.state.names import SatelliteName, work_pool_name
+from harbor_satellite.state.names import work_pool_name
+
+if TYPE_CHECKING:
+    from harbor_satellite.state.names import SatelliteName
 
 SATELLITE_TAG = "satellite:"
-"""Prefix of the Prefect tag by which a satellite's deployment is known."""
+"""Prefix of the Prefect tag by which a satellite's deployments are known."""
+_MINUTES_OF_DAY: Final = 24 * 60
+_DAYS: Final = 7
+
+
+def satellite_deployments(satellite: SatelliteName, cron: str) -> tuple[DeploymentSpec, ...]:
+    """Describe everything that Prefect must hold for a satellite; each flow once.
+
+    Args:
+        satellite: its name.
+        cron: 5 fields; when it replicates.
+    """
+    return (replicate_deployment(satellite, cron), audit_deployment(satellite))
 
 
 def replicate_deployment(satellite: SatelliteName, cron: str) -> DeploymentSpec:
@@ -16,10 +34,32 @@ def replicate_deployment(satellite: SatelliteName, cron: str) -> DeploymentSpec:
         satellite: its name.
         cron: 5 fields.
     """
+    return _deployment(satellite, "replicate-state", "flows/replicate_state.py:replicate_state", cron)
+
+
+def audit_deployment(satellite: SatelliteName, cron: str = "") -> DeploymentSpec:
+    """Describe the deployment by which a satellite audits its own registry.
+
+    Args:
+        satellite: its name.
+        cron: 5 fields; empty: once a week, at a moment of its own.
+    """
+    entrypoint = "flows/audit_registry.py:audit_registry"
+    return _deployment(satellite, "audit-registry", entrypoint, cron or weekly_cron(satellite))
+
+
+def weekly_cron(satellite: SatelliteName) -> str:
+    """Return a weekly schedule that is always the same for a satellite, and spread over the week for a fleet."""
+    number = int.from_bytes(sha256(satellite.encode()).digest()[:8], "big")
+    day, minute = divmod(number % (_DAYS * _MINUTES_OF_DAY), _MINUTES_OF_DAY)
+    return f"{minute % 60} {minute // 60} * * {day}"
+
+
+def _deployment(satellite: SatelliteName, flow: str, entrypoint: str, cron: str) -> DeploymentSpec:
     return DeploymentSpec(
-        flow="replicate-state",
+        flow=flow,
         name=satellite,
-        entrypoint="flows/replicate_state.py:replicate_state",
+        entrypoint=entrypoint,
         work_pool=work_pool_name(satellite),
         cron=cron,
         parameters={"satellite": satellite},

@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_status import report_status
-from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.errors import HarborSatelliteError, PausedError
 from harbor_satellite.settings import SatelliteSettings
 from tasks.images import (
     check_state,
@@ -44,6 +44,8 @@ def replicate_state(satellite: str) -> State[str]:
     try:
         with open_site(satellite) as site:
             outcome = replicate(site)
+    except PausedError as error:
+        return Completed(message=f"paused: {error}")
     finally:
         # Whatever became of the run, the centre should hear of it; if it cannot, the run's own end still counts.
         delivered = report_status(satellite, return_state=True)

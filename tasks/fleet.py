@@ -14,7 +14,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.logging import get_run_logger
 
-from deployments.edge import SATELLITE_TAG, replicate_deployment
+from deployments.edge import SATELLITE_TAG, satellite_deployments
 from deployments.spec import PULL_STEPS, DeploymentSpec
 from harbor_satellite.errors import ConflictError, HarborSatelliteError, NotFoundError, RemoteError
 from harbor_satellite.ground_control import fleet
@@ -173,57 +173,58 @@ def start_replication(satellites: tuple[str, ...]) -> int:
 
 @remote_task(name="upsert-deployments", timeout_seconds=_TIMEOUT_SECONDS)
 def upsert_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
-    """Make one work pool and one deployment per satellite; what is right already is left alone.
+    """Make one work pool per satellite, and its deployments; what is right already is left alone.
 
     Returns:
-        The satellites whose deployment is new.
+        The satellites that had no deployment before.
     """
     created = []
     with get_client(sync_client=True) as client:
         existing = _satellite_deployments(client)
         for satellite in satellites:
-            spec = replicate_deployment(satellite.name, satellite.schedule)
-            found = existing.get(satellite.name)
-            if found is not None and _is_as(found, spec):
-                continue
-            _apply(client, spec)
-            get_run_logger().info("deployed satellite=%s cron=%s", satellite.name, satellite.schedule)
-            if found is None:
+            found = existing.get(satellite.name, {})
+            for spec in satellite_deployments(satellite.name, satellite.schedule):
+                if spec.entrypoint in found and _is_as(found[spec.entrypoint], spec):
+                    continue
+                _apply(client, spec)
+                get_run_logger().info("deployed satellite=%s flow=%s cron=%s", satellite.name, spec.flow, spec.cron)
+            if not found:
                 created.append(str(satellite.name))
     return tuple(created)
 
 
 @remote_task(name="remove-deployments", timeout_seconds=_TIMEOUT_SECONDS)
 def remove_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
-    """Take away deployment and work pool of every satellite that is no more.
+    """Take away deployments and work pool of every satellite that is no more.
 
     Returns:
-        The satellites whose deployment was removed.
+        The satellites whose deployments were removed.
     """
     wanted = {str(satellite.name) for satellite in satellites}
     removed = []
     with get_client(sync_client=True) as client:
-        for name, deployment in _satellite_deployments(client).items():
+        for name, deployments in _satellite_deployments(client).items():
             if name in wanted:
                 continue
-            client.delete_deployment(deployment.id)
+            for deployment in deployments.values():
+                client.delete_deployment(deployment.id)
             with contextlib.suppress(ObjectNotFound):
                 client.delete_work_pool(work_pool_name(SatelliteName(name)))
-            get_run_logger().info("removed deployment satellite=%s", name)
+            get_run_logger().info("removed deployments satellite=%s", name)
             removed.append(name)
     return tuple(removed)
 
 
-def _satellite_deployments(client: SyncPrefectClient) -> dict[str, DeploymentResponse]:
-    """Return every satellite's deployment by the satellite's name, as its Prefect tag says."""
-    found: dict[str, DeploymentResponse] = {}
+def _satellite_deployments(client: SyncPrefectClient) -> dict[str, dict[str, DeploymentResponse]]:
+    """Return every satellite's deployments by entrypoint, by the satellite's name, as its Prefect tag says."""
+    found: dict[str, dict[str, DeploymentResponse]] = {}
     tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["harbor-satellite"]))
     for offset in itertools.count(0, _PAGE):
         page = client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=offset)
         for deployment in page:
             for tag in deployment.tags:
                 if tag.startswith(SATELLITE_TAG):
-                    found[tag.removeprefix(SATELLITE_TAG)] = deployment
+                    found.setdefault(tag.removeprefix(SATELLITE_TAG), {})[deployment.entrypoint or ""] = deployment
         if len(page) < _PAGE:
             break
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect.logging import get_run_logger
 
+from harbor_satellite.edge_site import site_facts
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.satellite.ground_control_client import GroundControlClient
 from harbor_satellite.satellite.registration import read_token, register
@@ -37,8 +38,7 @@ def post_status(satellite: str) -> str:
     settings = SatelliteSettings()
     store = SatelliteStore(settings.data_dir)
     auth = store.registration().auth
-    used = settings.storage_used_bytes()
-    report = compose_report(satellite, store.applied(), used, utc_now())
+    report = compose_report(satellite, store.applied(), site_facts(settings, store), utc_now())
     with ground_control(settings) as client:
         client.report(report, auth.username, auth.password)
     get_run_logger().info("reported state=%s images=%d", report.latest_state_digest or "none", report.image_count)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from prefect.logging import get_run_logger
 
-from harbor_satellite.errors import HarborSatelliteError
-from harbor_satellite.satellite.outcome import RunOutcome, failed_outcome
-from harbor_satellite.satellite.publication import publish_and_prune
-from harbor_satellite.satellite.replication import (
-    FetchedState,
-    current_state_digest,
-    fetch_state,
-    is_unchanged,
-    known_blobs,
-    make_plan,
-    stage,
-    utc_now,
-)
-from harbor_satellite.satellite.sync import record_failure, record_run, run_outcome, unchanged_outcome
+from harbor_satellite.errors import HarborSatelliteError, PausedError
 from tasks.policy import local_task, remote_task
 from tasks.progress import show_progress
 
 if TYPE_CHECKING:
     from harbor_satellite.oci.digest import Digest
+    from harbor_satellite.satellite.outcome import RunOutcome
+    from harbor_satellite.satellite.replication import FetchedState
     from harbor_satellite.state.plan import Copy, ReplicationPlan
     from tasks.site import Site
 
@@ -36,18 +24,16 @@ _COPY_TIMEOUT_SECONDS = 24 * 3600.0  # a slow link is no error; a silent peer is
 @remote_task(name="check-state", timeout_seconds=_STATE_TIMEOUT_SECONDS)
 def check_state(site: Site) -> Digest | None:
     """Return the digest of the state to apply, or None if the site is in step already."""
-    current = current_state_digest(site.connections, site.registration.state)
-    applied = site.store.applied()
-    if is_unchanged(site.connections.target, applied, current):
-        get_run_logger().info("nothing to do state=%s", current)
-        return None
+    current = site.engine.check(site.registration.state)
+    if current is None:
+        get_run_logger().info("nothing to do state=%s", site.engine.store.applied().state_digest)
     return current
 
 
 @remote_task(name="fetch-state", run_name="fetch state of {site.satellite}", timeout_seconds=_STATE_TIMEOUT_SECONDS)
 def fetch_states(site: Site) -> FetchedState:
     """Fetch the satellite state and every group's state, verified."""
-    fetched = fetch_state(site.connections, site.registration.state, site.store.applied().groups, utc_now())
+    fetched = site.engine.fetch(site.registration.state)
     groups = ", ".join(f"{state.group}={state.generation}" for state in fetched.groups)
     get_run_logger().info("fetched state=%s generations=%s", fetched.digest, groups or "none")
     return fetched
@@ -55,16 +41,15 @@ def fetch_states(site: Site) -> FetchedState:
 
 @remote_task(name="plan-replication", timeout_seconds=_STATE_TIMEOUT_SECONDS)
 def plan_images(site: Site, fetched: FetchedState) -> ReplicationPlan:
-    """Hold the desired images against what the local registry really has."""
-    owned = site.store.applied().owned
-    site.known = known_blobs(site.connections.target, owned)
-    plan = make_plan(site.connections.target, fetched.groups, owned)
+    """Hold the desired images against what the local registry really has, and the plan against the disk."""
+    plan = site.engine.plan(fetched.groups)
     get_run_logger().info(
-        "planned copy=%d keep=%d delete=%d refuse=%d",
+        "planned copy=%d keep=%d delete=%d refuse=%d wait=%d",
         len(plan.copy),
         len(plan.keep),
         len(plan.delete),
         len(plan.refuse),
+        len(plan.wait),
     )
     return plan
 
@@ -89,18 +74,16 @@ def copy_images(site: Site, copies: tuple[Copy, ...], label: str) -> int:
     copied = 0
     with show_progress(label, sum(copy.size or 0 for copy in copies)) as on_bytes:
         for copy in copies:
-            if site.is_staged(copy):
+            if site.engine.is_staged(copy):
                 continue
             try:
-                outcome = stage(site.connections, copy, site.known, on_bytes=on_bytes)
+                outcome = site.engine.stage(copy, on_bytes)
             except HarborSatelliteError as error:
-                outcome = failed_outcome(str(copy), copy.digest, error)
                 failures.append(error)
                 logger.warning("not copied reference=%s reason=%s", copy, error)
             else:
                 copied += outcome.bytes_copied
                 logger.info("copied reference=%s digest=%s bytes=%d", copy, copy.digest, outcome.bytes_copied)
-            site.note(copy, outcome)
     if failures:
         raise next((error for error in failures if error.retryable), failures[0])
     return copied
@@ -108,10 +91,8 @@ def copy_images(site: Site, copies: tuple[Copy, ...], label: str) -> int:
 
 @local_task(name="publish-images")
 def publish_images(site: Site, fetched: FetchedState, plan: ReplicationPlan) -> RunOutcome:
-    """Move the tags of what was copied, take away what no group wants, and keep the record."""
-    images = publish_and_prune(site.connections.target, site.store, plan, site.staged(plan.copy))
-    outcome = run_outcome(site.connections, images, fetched.digest, time.monotonic() - site.started)
-    record_run(site.store, outcome, fetched, utc_now())
+    """Check signatures, move the tags of what is complete, take away what no group wants, and keep the record."""
+    outcome = site.engine.finish(site.engine.publish(plan, fetched), fetched, plan)
     get_run_logger().info("replicated state=%s %s", fetched.digest, outcome.summary())
     return outcome
 
@@ -119,12 +100,13 @@ def publish_images(site: Site, fetched: FetchedState, plan: ReplicationPlan) -> 
 @local_task(name="record-failure")
 def record_failed_run(site: Site, error: HarborSatelliteError) -> None:
     """Keep why the run failed as a whole, so that the report can say it."""
-    record_failure(site.store, error, utc_now())
+    if isinstance(error, PausedError):
+        site.engine.pause(error)
+    else:
+        site.engine.fail(error)
 
 
 @local_task(name="record-unchanged")
 def record_unchanged(site: Site) -> RunOutcome:
     """Keep the record of a run that found nothing to do."""
-    outcome = unchanged_outcome(site.connections, site.store.applied(), time.monotonic() - site.started)
-    record_run(site.store, outcome, None, utc_now())
-    return outcome
+    return site.engine.rest()

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from pydantic import ValidationError
 
 from harbor_satellite import __version__
-from harbor_satellite.cli import demo, edge, ground_control
+from harbor_satellite.cli.lazy import lazy_group
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
+
+_COMMANDS: Final = {"demo": "demo:demo", "edge": "edge:app", "ground-control": "ground_control:app"}
 
 app = typer.Typer(
     name="harbor-satellite",
+    cls=lazy_group(_COMMANDS),
     help="Keep a local OCI registry at every edge site in step with what the centre decided.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("demo")(demo.demo)
-app.add_typer(edge.app, name="edge")
-app.add_typer(ground_control.app, name="ground-control")
 
 _FAILED = 1
 _WRONG_USE = 2

@@ -1,8 +1,8 @@
-"""Pushing and pulling states; the only home of oras-py.
+"""Pushing states; the only home of oras-py.
 
 A state is pushed as one manifest that two kinds of reader understand: ORAS (artifact type, a titled layer
 that its clients unpack) and the original's satellites (an image whose single layer holds ``artifacts.json``).
-Reading takes that form, the original's, and an ORAS artifact whose layer is the bare JSON.
+Reading is ``state_pull``: sites read, and have no need of oras-py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import io
 import json
 import tarfile
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,33 +23,20 @@ import requests
 from oras.auth import AuthenticationException, TokenAuth
 from requests.adapters import HTTPAdapter
 
-from harbor_satellite.errors import MalformedStateError, RemoteError, SizeLimitError
+from harbor_satellite.errors import RemoteError
 from harbor_satellite.oci import media_types
 from harbor_satellite.oci.challenge import parse_challenges
-from harbor_satellite.oci.descriptor import parse_manifest
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, RETRYABLE_STATUSES, refusal
-from harbor_satellite.state.artifact import STATE_MAX_BYTES
+from harbor_satellite.registry.state_pull import STATE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from harbor_satellite.oci.descriptor import Descriptor
-    from harbor_satellite.registry.api import Registry
     from harbor_satellite.registry.auth import Credentials
 
-_FILE: Final = "artifacts.json"
 _PUSH_TIMEOUT_SECONDS: Final = (10.0, 60.0)  # connect, read
-_LAYER_MAX_BYTES: Final = STATE_MAX_BYTES + 64 * 1024  # bytes; tar headers and padding on top of the JSON
 _OK: Final = range(200, 300)
-
-
-@dataclass(frozen=True, slots=True)
-class PulledState:
-    """A state's JSON, with the digest of the manifest that vouches for it."""
-
-    digest: Digest
-    raw: bytes
 
 
 def state_manifest(raw: bytes) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
@@ -75,7 +61,7 @@ def state_manifest(raw: bytes) -> tuple[dict[str, Any], tuple[bytes, bytes]]:
             _descriptor(media_types.OCI_LAYER_GZIP, layer)
             | {
                 "annotations": {
-                    "org.opencontainers.image.title": _FILE,
+                    "org.opencontainers.image.title": STATE_FILE,
                     # ORAS clients unpack a layer that carries these two.
                     "io.deis.oras.content.digest": str(Digest.of(archive)),
                     "io.deis.oras.content.unpack": "true",
@@ -156,66 +142,10 @@ class StatePusher:
         return any(challenge.scheme == "basic" for challenge in challenges)
 
 
-def pull_state(registry: Registry, repository: str, reference: str) -> PulledState:
-    """Pull a state in any of its forms; verified by digest from the manifest down.
-
-    Args:
-        registry: where to read.
-        repository: the state's repository.
-        reference: a tag or a digest.
-
-    Raises:
-        RemoteError: it is not there, or the registry refused.
-        MalformedStateError: it holds no state.
-        SizeLimitError: it is larger than a state may be.
-        DigestMismatchError: the registry served other bytes than promised.
-    """
-    what = f"{registry.name}/{repository}@{reference}"
-    content = registry.manifest_get(repository, reference)
-    manifest = parse_manifest(content.raw, content.media_type, what)
-    if len(manifest.layers) != 1:
-        raise MalformedStateError(f"{what} is no state: {len(manifest.layers)} layers instead of one")
-    layer = manifest.layers[0]
-    blob = _read_blob(registry, repository, layer, what)
-    raw = blob if layer.media_type.endswith("json") else _extract(blob, what)
-    return PulledState(content.digest, raw)
-
-
-def _read_blob(registry: Registry, repository: str, layer: Descriptor, what: str) -> bytes:
-    if layer.size > _LAYER_MAX_BYTES:
-        raise SizeLimitError(f"state {what} has a layer of {layer.size} bytes; at most {_LAYER_MAX_BYTES} are read")
-    received = bytearray()
-    with registry.blob_get(repository, layer.digest) as chunks:
-        for chunk in chunks:
-            received += chunk
-            if len(received) > layer.size:
-                raise SizeLimitError(f"state {what} sends more than the {layer.size} bytes its manifest names")
-    layer.digest.verify(bytes(received), f"{what}, layer")
-    return bytes(received)
-
-
-def _extract(blob: bytes, what: str) -> bytes:
-    try:
-        archive = blob
-        if blob.startswith(b"\x1f\x8b"):
-            with gzip.GzipFile(fileobj=io.BytesIO(blob)) as packed:
-                archive = packed.read(_LAYER_MAX_BYTES + 1)
-        if len(archive) > _LAYER_MAX_BYTES:
-            raise SizeLimitError(f"state {what} unpacks to more than {_LAYER_MAX_BYTES} bytes")
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as files:
-            member = next((item for item in files if item.name.lstrip("./") == _FILE and item.isfile()), None)
-            opened = files.extractfile(member) if member else None
-            if opened is None:
-                raise MalformedStateError(f"{what} is no state: no {_FILE} in its layer")
-            return opened.read(STATE_MAX_BYTES + 1)
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-        raise MalformedStateError(f"{what} is no state: its layer does not unpack: {error}") from error
-
-
 def _tar_of(raw: bytes) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        entry = tarfile.TarInfo(_FILE)  # time, owner and mode stay at their constants: same JSON, same digest
+        entry = tarfile.TarInfo(STATE_FILE)  # time, owner and mode stay at their constants: same JSON, same digest
         entry.size = len(raw)
         archive.addfile(entry, io.BytesIO(raw))
     return buffer.getvalue()

@@ -11,11 +11,13 @@ from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.client_meter import Counters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.registry.auth import Credentials
+    from harbor_satellite.registry.cosign import RegistryAccess
 
 
 class Connections:
@@ -34,6 +36,9 @@ class Connections:
         verify: bool | str = True,
         is_only: bool = False,
         home: HttpRegistry | None = None,
+        local_access: RegistryAccess | None = None,
+        on_read: Callable[[int], None] | None = None,
+        receive_buffer_bytes: int | None = None,
     ) -> None:
         """Open nothing yet.
 
@@ -44,8 +49,16 @@ class Connections:
             verify: False, or the path of a CA bundle.
             is_only: copy everything from ``home_url``, whatever a state names.
             home: the registry of ``home_url``, opened by an earlier run and left open for the next: it is logged in.
+            local_access: how another program reaches the local registry; None: it cannot.
+            on_read: told of each piece of a body that is read from a source; what it raises ends the read.
+            receive_buffer_bytes: of each source's sockets; None: the system's choice.
         """
         self.target = target
+        self.local_access = local_access
+        self._on_read = on_read
+        self._receive_buffer_bytes = receive_buffer_bytes
+        if home:
+            home.on_read = on_read
         self._home_url = home_url
         self._credentials = credentials
         self._verify = verify
@@ -81,6 +94,8 @@ class Connections:
                     self._home_url if is_home else url,
                     credentials=self._credentials if is_home else None,
                     verify=self._verify,
+                    on_read=self._on_read,
+                    receive_buffer_bytes=self._receive_buffer_bytes,
                 )
             return self._sources[host]
 

@@ -1,122 +1,259 @@
-"""The last steps of a replication: publish tags, prune, keep the record.
+"""The last steps of a replication: pin what stood before, publish tags, prune, keep the record.
 
 Nothing is ever half-published: a tag moves only after all its content is here, and what this satellite puts
-under a name is on record before the name is touched.
+under a name is on record before the name is touched. What stood before keeps a tag of ours until the generation
+after next, so that a pull that is under way, and going back, find everything.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from harbor_satellite.errors import HarborSatelliteError, RemoteError
+from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.registry.copy import publish_tags
+from harbor_satellite.satellite.generations import SiteGeneration, Standing, load_generations, save_generations
 from harbor_satellite.satellite.outcome import ImageOutcome, failed_outcome
+from harbor_satellite.satellite.pins import delete_tag, drop_pins, is_tagged, pin_tag, put_pins
+from harbor_satellite.state.plan import Rule
+from harbor_satellite.state.readiness import Readiness, decide_readiness
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from datetime import datetime
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.store import SatelliteStore
     from harbor_satellite.state.desired import LocalTag
+    from harbor_satellite.state.names import GroupName
     from harbor_satellite.state.plan import Copy, Deletion, ReplicationPlan
+    from harbor_satellite.state.policy import GroupPolicy
+    from harbor_satellite.state.wire import AppliedGroup
 
 _LOG = logging.getLogger(__name__)
-_NO_TAG_DELETION: Final = frozenset({400, 405, 501})
-"""How a registry answers that deletes manifests by digest only (distribution-spec, "Deleting tags")."""
 
 
-def publish_and_prune(
-    target: Registry, store: SatelliteStore, plan: ReplicationPlan, staged: Mapping[Copy, ImageOutcome]
-) -> tuple[ImageOutcome, ...]:
-    """Move tags to what is staged, then take away what no group wants; one pass, deletions last.
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Which decision of the centre is being published."""
 
-    Each name is recorded as this satellite's own *before* its tag moves, so that nothing it put there is
-    ever forgotten, whenever it is killed.
-
-    Args:
-        target: the local registry.
-        store: keeps the record.
-        plan: what was decided.
-        staged: outcome of each copy of the plan; only those that were copied are published.
-
-    Returns:
-        What became of every image of the plan.
-    """
-    ready = [copy for copy in plan.copy if staged[copy].action == "copied"]
-    _record(store, {name: copy.digest for copy in ready for name in copy.names}, is_settled=False)
-    outcomes = {copy: staged[copy] for copy in plan.copy}
-    for copy in ready:
-        pin = (pin_tag(copy.digest),) if copy.by_digest else ()
-        try:
-            publish_tags(target, copy.repository, copy.digest, (*copy.tags, *pin))
-        except HarborSatelliteError as error:
-            outcomes[copy] = failed_outcome(str(copy), copy.digest, error)
-    published = {name: copy.digest for copy in ready if outcomes[copy].action == "copied" for name in copy.names}
-    _record(store, published, is_settled=True)
-    pruned = {deletion.name: _delete(target, deletion) for deletion in plan.delete}
-    _forget(store, {name for name, outcome in pruned.items() if outcome.action != "failed"} | set(plan.forget))
-    kept = (ImageOutcome("kept", str(item.name), str(item.digest), item.reason) for item in plan.keep)
-    refused = (ImageOutcome("failed", str(item.name), "", item.reason) for item in plan.refuse)
-    return (*outcomes.values(), *kept, *pruned.values(), *refused)
+    state_digest: Digest
+    groups: tuple[AppliedGroup, ...] = ()
+    policies: Mapping[GroupName, GroupPolicy] = field(default_factory=dict)
 
 
-def pin_tag(digest: Digest) -> str:
-    """Return the tag that keeps an artifact without one from a registry's garbage collection."""
-    return f"satellite-pin-{digest.hex[:40]}"
+@dataclass(frozen=True, slots=True)
+class Publisher:
+    """Publishes at one site."""
+
+    target: Registry
+    store: SatelliteStore
+
+    def publish_and_prune(
+        self,
+        plan: ReplicationPlan,
+        staged: Mapping[Copy, ImageOutcome],
+        followed: Followed,
+        now: datetime,
+    ) -> tuple[ImageOutcome, ...]:
+        """Move tags to what is staged, then take away what no group wants; one pass, deletions last.
+
+        Each name is recorded as this satellite's own *before* its tag moves, so that nothing it put there is
+        ever forgotten, whenever it is killed.
+
+        Args:
+            plan: what was decided.
+            staged: outcome of each copy of the plan; only those that were copied are published.
+            followed: the decision that the plan serves.
+            now: this moment.
+
+        Returns:
+            What became of every image of the plan.
+        """
+        readiness = self._readiness(plan, staged, followed)
+        deletions = self._deletions(plan, readiness)
+        self._open_generation(plan, readiness, deletions, followed, now)
+        moved = self._move_tags(readiness.publish, staged)
+        pruned = self._prune(plan, deletions)
+        self._close_generation()
+        held = {
+            copy: replace(staged[copy], action="staged", rule=Rule.WAITING, reason=reason)
+            for copy, reason in readiness.hold.items()
+        }
+        outcomes = {**staged, **held, **moved}
+        return (*(outcomes[copy] for copy in plan.copy), *untouched(plan), *pruned)
+
+    def publish_signature(self, copy: Copy) -> None:
+        """Give a signature of older cosign its tags, by which it is found: that changes nothing that anybody runs.
+
+        Raises:
+            RemoteError: the local registry refused.
+        """
+        self._record(dict.fromkeys(copy.names, copy.digest), is_settled=False)
+        publish_tags(self.target, copy.repository, copy.digest, copy.tags)
+
+    def _readiness(self, plan: ReplicationPlan, staged: Mapping[Copy, ImageOutcome], followed: Followed) -> Readiness:
+        quarantine = {(item.repository, item.digest): item for item in self.store.applied().quarantine}
+        set_aside = [
+            copy
+            for copy in plan.copy
+            if (item := quarantine.get((copy.repository, copy.digest))) is not None and item.is_set_aside
+        ]
+        copied = [copy for copy in plan.copy if staged[copy].action == "copied"]
+        return decide_readiness(plan.copy, frozenset(copied), frozenset(set_aside), followed.policies)
+
+    def _deletions(self, plan: ReplicationPlan, readiness: Readiness) -> frozenset[Deletion]:
+        """Return what may go now: not what a group took out in a generation that it is not on yet."""
+        current = load_generations(self.store).current
+        standing = current.names if current else {}
+        return frozenset(
+            deletion
+            for deletion in plan.delete
+            if not (name := standing.get(deletion.name)) or not any(group in readiness.waiting for group in name.groups)
+        )
+
+    def _open_generation(
+        self,
+        plan: ReplicationPlan,
+        readiness: Readiness,
+        deletions: frozenset[Deletion],
+        followed: Followed,
+        now: datetime,
+    ) -> None:
+        """Put on record what will stand, and give what stood before its pins: all before any tag moves."""
+        before = load_generations(self.store)
+        names = {item.name: Standing(item.digest, item.groups) for item in plan.keep if item.rule is Rule.WANTED}
+        names |= {name: Standing(copy.digest, copy.groups) for copy in readiness.publish for name in copy.names}
+        # What failed or waits stays as it stood.
+        undone = {name for copy in plan.copy if copy not in readiness.publish for name in copy.names}
+        undone |= {name for copy, _ in plan.wait for name in copy.names} | {item.name for item in plan.refuse}
+        undone |= {deletion.name for deletion in plan.delete if deletion not in deletions}
+        stood = before.current.names if before.current else {}
+        names |= {name: stood[name] for name in undone if name in stood}
+        after = before.published(SiteGeneration(followed.state_digest, now, names, followed.groups))
+        save_generations(self.store, replace(after, pins=before.pins | after.pins_needed()))
+        put_pins(self.target, after.pins_needed() - before.pins)
+        owned = {name: copy.digest for copy in readiness.publish for name in copy.names}
+        self._record(owned, is_settled=False)
+
+    def _move_tags(self, copies: tuple[Copy, ...], staged: Mapping[Copy, ImageOutcome]) -> dict[Copy, ImageOutcome]:
+        outcomes = {}
+        for copy in copies:
+            pin = (pin_tag(copy.digest),) if copy.by_digest else ()
+            try:
+                publish_tags(self.target, copy.repository, copy.digest, (*copy.tags, *pin))
+            except HarborSatelliteError as error:
+                outcomes[copy] = failed_outcome(str(copy), copy.digest, error, copy.groups)
+            else:
+                outcomes[copy] = staged[copy]
+        published = {
+            name: copy.digest for copy, outcome in outcomes.items() if outcome.action == "copied" for name in copy.names
+        }
+        self._record(published, is_settled=True)
+        return outcomes
+
+    def _prune(self, plan: ReplicationPlan, deletions: frozenset[Deletion]) -> list[ImageOutcome]:
+        pruned = []
+        pins = load_generations(self.store).pins_needed()
+        for deletion in plan.delete:
+            if (
+                deletion in deletions
+                and deletion.name.is_digest
+                and (deletion.name.repository, deletion.digest) in pins
+            ):
+                pruned.append(_deleted(deletion))  # what held it by digest is the pin of the previous generation now
+            elif deletion in deletions:
+                pruned.append(delete_name(self.target, deletion))
+            else:
+                reason = "until its group is complete"
+                pruned.append(_kept(deletion, deletion.digest, reason, Rule.WAITING))
+        gone = {
+            deletion.name
+            for deletion, outcome in zip(plan.delete, pruned, strict=True)
+            if outcome.action == "deleted" or outcome.rule is Rule.FOREIGN
+        }
+        self._forget(gone | set(plan.forget))
+        return pruned
+
+    def _close_generation(self) -> None:
+        """Take away the pins that nothing needs any more."""
+        generations = load_generations(self.store)
+        needed = generations.pins_needed()
+        current = generations.current
+        held_by_digest = {
+            (name.repository, standing.digest)
+            for name, standing in (current.names.items() if current else ())
+            if name.is_digest
+        }
+        left = drop_pins(self.target, generations.pins - needed - held_by_digest)
+        save_generations(self.store, replace(generations, pins=needed | left))
+
+    def _record(self, names: Mapping[LocalTag, Digest], *, is_settled: bool) -> None:
+        """Note what stands, or is about to stand, under each name; until it is settled, the site is not converged."""
+        if not names:
+            return
+        applied = self.store.applied()
+        owned = dict(applied.owned)
+        for name, digest in names.items():
+            before = frozenset() if is_settled else owned.get(name, frozenset())
+            owned[name] = before | {digest}
+        self.store.save_applied(replace(applied, owned=owned, is_converged=applied.is_converged and is_settled))
+
+    def _forget(self, names: Collection[LocalTag]) -> None:
+        applied = self.store.applied()
+        owned = {name: digests for name, digests in applied.owned.items() if name not in names}
+        if len(owned) < len(applied.owned):
+            self.store.save_applied(replace(applied, owned=owned))
 
 
-def _delete(target: Registry, deletion: Deletion) -> ImageOutcome:
+def untouched(plan: ReplicationPlan) -> tuple[ImageOutcome, ...]:
+    """Describe the images of a plan that nothing is done about: kept, disputed, in quarantine."""
+    kept = (
+        ImageOutcome("kept", str(item.name), str(item.digest), item.reason, rule=item.rule, groups=item.groups)
+        for item in plan.keep
+    )
+    refused = (
+        ImageOutcome("failed", str(item.name), "", item.reason, rule=Rule.DISPUTED, groups=item.groups)
+        for item in plan.refuse
+    )
+    waiting = (
+        ImageOutcome(
+            "quarantined",
+            str(copy),
+            str(copy.digest),
+            f"{item.reason}; failed {item.failures} times, tried again at {item.retry_at:%Y-%m-%d %H:%M} UTC",
+            rule=Rule.QUARANTINE,
+            groups=copy.groups,
+        )
+        for copy, item in plan.wait
+    )
+    return (*kept, *refused, *waiting)
+
+
+def delete_name(target: Registry, deletion: Deletion) -> ImageOutcome:
+    """Take one name of ours away, if it still is what we put there."""
     name, digest = deletion.name, deletion.digest
     tag = pin_tag(digest) if name.is_digest else name.tag
     try:
         here = target.manifest_head(name.repository, tag)
         if here is not None and here.digest != digest:
-            return ImageOutcome("kept", str(name), str(here.digest), "changed at the site: not ours to delete")
-        if here is not None:
-            _delete_tag(target, name.repository, tag, digest)
-        if name.is_digest and not _is_tagged(target, name.repository, digest):
+            return _kept(deletion, here.digest, "changed at the site: not ours to delete", Rule.FOREIGN)
+        if here is not None and not delete_tag(target, name.repository, tag, digest):
+            reason = "this registry deletes only whole manifests: it goes with the previous generation"
+            return _kept(deletion, digest, reason, Rule.WAITING)
+        if name.is_digest and not is_tagged(target, name.repository, digest):
             target.manifest_delete(name.repository, str(digest))
     except HarborSatelliteError as error:
         return failed_outcome(str(name), digest, error)
     _LOG.info("deleted reference=%s digest=%s reason=%s", name, digest, deletion.reason)
-    return ImageOutcome("deleted", str(name), str(digest), deletion.reason)
+    return _deleted(deletion)
 
 
-def _delete_tag(target: Registry, repository: str, tag: str, digest: Digest) -> None:
-    """Delete a tag; where the registry cannot, its manifest, unless another tag needs it."""
-    try:
-        target.manifest_delete(repository, tag)
-    except RemoteError as error:
-        if error.status not in _NO_TAG_DELETION or _is_tagged(target, repository, digest, besides=tag):
-            raise
-        target.manifest_delete(repository, str(digest))
+def _deleted(deletion: Deletion) -> ImageOutcome:
+    return ImageOutcome("deleted", str(deletion.name), str(deletion.digest), deletion.reason, rule=Rule.UNWANTED)
 
 
-def _is_tagged(target: Registry, repository: str, digest: Digest, besides: str = "") -> bool:
-    """Tell whether any (other) tag of the repository names the digest."""
-    for tag in target.tag_list(repository):
-        found = target.manifest_head(repository, tag) if tag != besides else None
-        if found is not None and found.digest == digest:
-            return True
-    return False
-
-
-def _record(store: SatelliteStore, names: Mapping[LocalTag, Digest], *, is_settled: bool) -> None:
-    """Note what stands, or is about to stand, under each name; until it is settled, the site is not converged."""
-    if not names:
-        return
-    applied = store.applied()
-    owned = dict(applied.owned)
-    for name, digest in names.items():
-        owned[name] = frozenset({digest}) if is_settled else owned.get(name, frozenset()) | {digest}
-    store.save_applied(replace(applied, owned=owned, is_converged=applied.is_converged and is_settled))
-
-
-def _forget(store: SatelliteStore, names: Collection[LocalTag]) -> None:
-    applied = store.applied()
-    owned = {name: digests for name, digests in applied.owned.items() if name not in names}
-    if len(owned) < len(applied.owned):
-        store.save_applied(replace(applied, owned=owned))
+def _kept(deletion: Deletion, digest: Digest, reason: str, rule: Rule) -> ImageOutcome:
+    return ImageOutcome("kept", str(deletion.name), str(digest), reason, rule=rule)

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harbor_satellite.state.wire import LIST_MAX_LENGTH, CachedImage, StatusReport
+from harbor_satellite.state.wire import LIST_MAX_LENGTH, CachedImage, ImageDecision, StatusReport
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from harbor_satellite.satellite.store import Applied
+    from harbor_satellite.satellite.applied import Applied
 
 
-def compose_report(satellite: str, applied: Applied, storage_used_bytes: int, now: datetime) -> StatusReport:
+@dataclass(frozen=True, slots=True)
+class SiteFacts:
+    """What a report says besides the record of the last run."""
+
+    storage_used_bytes: int = 0
+    """Used bytes of the disk that holds the satellite's folder."""
+    bytes_today: int = 0
+    bytes_this_month: int = 0
+    decisions: tuple[ImageDecision, ...] = ()
+    is_rolled_back: bool = False
+
+
+def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: datetime) -> StatusReport:
     """Build the body of a report.
 
     Args:
         satellite: who reports.
         applied: the record of the last run.
-        storage_used_bytes: used bytes of the disk that holds the satellite's folder.
+        facts: what else there is to say.
         now: the time of the report.
     """
     names = sorted(applied.owned)[:LIST_MAX_LENGTH]
@@ -29,7 +42,7 @@ def compose_report(satellite: str, applied: Applied, storage_used_bytes: int, no
         activity=run.summary if run else "no run yet",
         # Only a state that the site is wholly on counts as applied.
         latest_state_digest=str(applied.state_digest) if applied.is_converged else "",
-        storage_used_bytes=storage_used_bytes,
+        storage_used_bytes=facts.storage_used_bytes,
         request_created_time=now,
         last_sync_duration_ms=round(run.seconds * 1000) if run else 0,
         image_count=len(applied.owned),
@@ -40,4 +53,8 @@ def compose_report(satellite: str, applied: Applied, storage_used_bytes: int, no
         deleted_count=run.deleted_count if run else 0,
         bytes_from_source=run.bytes_from_source if run else 0,
         failures=list(applied.failures[:LIST_MAX_LENGTH]),
+        decisions=list(facts.decisions[:LIST_MAX_LENGTH]),
+        bytes_today=facts.bytes_today,
+        bytes_this_month=facts.bytes_this_month,
+        is_rolled_back=facts.is_rolled_back,
     )

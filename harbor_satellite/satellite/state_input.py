@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from harbor_satellite.errors import InvalidInputError, MalformedStateError, SizeLimitError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference
-from harbor_satellite.registry.state_store import pull_state
-from harbor_satellite.satellite.replication import utc_now
+from harbor_satellite.registry.state_pull import pull_state
+from harbor_satellite.satellite.replication import FetchedState, utc_now
 from harbor_satellite.state.artifact import STATE_MAX_BYTES, StateArtifact, parse_state_artifact
 from harbor_satellite.state.satellite_state import parse_satellite_state
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harbor_satellite.satellite.connections import Connections
 
 
-def load_states(connections: Connections, given: tuple[str, ...]) -> tuple[StateArtifact, ...]:
+def load_states(connections: Connections, given: tuple[str, ...]) -> FetchedState:
     """Read every state given by hand: files of JSON, references of group states or of satellite states.
 
     Raises:
@@ -30,7 +30,7 @@ def load_states(connections: Connections, given: tuple[str, ...]) -> tuple[State
     for state in states:
         if state.has_expired(utc_now()):
             raise MalformedStateError(f"the state of group {state.group} expired at {state.expires_at}")
-    return tuple(states)
+    return FetchedState(states_digest(tuple(states)), tuple(states))
 
 
 def states_digest(states: tuple[StateArtifact, ...]) -> Digest:

@@ -43,6 +43,8 @@ class Wish:
     """Higher ones cross the link first."""
 
 
+REFERRER_TYPE: Final = "REFERRER"
+"""Of a state's entry that is not run but says something about another."""
 NO_WISH: Final = Wish()
 
 
@@ -60,6 +62,8 @@ class DesiredArtifact:
     size: int | None = None
     """bytes, if the state says"""
     wish: Wish = NO_WISH
+    is_referrer: bool = False
+    """Whether the centre found it under a tag by which older cosign keeps what it says about an image."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -118,6 +122,7 @@ def merge_states(states: Iterable[StateArtifact], site_platforms: tuple[Platform
                 referrers=union(entry.referrers for _, entry in claims),
                 size=first_entry.size,
                 wish=_wish(claims, site_platforms),
+                is_referrer=all(entry.type == REFERRER_TYPE for _, entry in claims),
             )
         )
     return DesiredSet(tuple(artifacts), tuple(refusals))

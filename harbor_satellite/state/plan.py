@@ -7,18 +7,23 @@ because nothing else is ever deleted.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.state.desired import NO_WISH, DesiredArtifact, DesiredSet, LocalTag, Refusal, Wish, joined, union
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
+    from datetime import datetime
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.state.names import GroupName
+    from harbor_satellite.state.quarantine import Quarantined
+
+_COSIGN_TAG: Final = re.compile(r"sha(256|512)-[0-9a-f]{64,128}\.(sig|att|sbom)")
 
 
 class Rule(StrEnum):
@@ -57,6 +62,8 @@ class Copy:
     rule: Rule = Rule.ABSENT
     groups: tuple[GroupName, ...] = ()
     wish: Wish = NO_WISH
+    is_signature: bool = False
+    """Whether it is what older cosign keeps about an image, under tags made of that image's digest."""
 
     @property
     def names(self) -> tuple[LocalTag, ...]:
@@ -76,6 +83,7 @@ class Kept:
     digest: Digest
     reason: str
     rule: Rule = Rule.WANTED
+    groups: tuple[GroupName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,13 +103,10 @@ class ReplicationPlan:
     keep: tuple[Kept, ...] = ()
     delete: tuple[Deletion, ...] = ()
     refuse: tuple[Refusal, ...] = ()
+    wait: tuple[tuple[Copy, Quarantined], ...] = ()
+    """Artifacts in quarantine, not to be tried in this run."""
     forget: tuple[LocalTag, ...] = ()
     """Names that this satellite put there once, and that are neither wanted nor its own any more."""
-
-    @property
-    def has_work(self) -> bool:
-        """Whether anything is to be copied or deleted."""
-        return bool(self.copy or self.delete)
 
 
 def plan_replication(
@@ -133,9 +138,11 @@ def plan_replication(
         elif here != item.digest:
             copies[item.name.repository, item.digest].append((item, Rule.MOVED, f"tag moved from {here}"))
         elif item.name in incomplete:
-            copies[item.name.repository, item.digest].append((item, Rule.INCOMPLETE, "content or referrers missing"))
+            copies[item.name.repository, item.digest].append(
+                (item, Rule.INCOMPLETE, "content or referrers missing, or not checked under its policy")
+            )
         else:
-            kept.append(Kept(item.name, here, f"wanted by {', '.join(item.groups)}"))
+            kept.append(Kept(item.name, here, f"wanted by {', '.join(item.groups)}", groups=item.groups))
     deletions, forgotten = [], []
     for name in owned.keys() - desired.names:
         here = present.get(name)
@@ -170,4 +177,21 @@ def _copy(items: list[tuple[DesiredArtifact, Rule, str]]) -> Copy:
         rule=rule,
         groups=tuple(sorted({group for item in artifacts for group in item.groups})),
         wish=joined([item.wish for item in artifacts]),
+        is_signature=all(is_signature(item) for item in artifacts),
     )
+
+
+def is_signature(item: DesiredArtifact) -> bool:
+    """Tell whether it is what older cosign keeps about an image: nobody signs that, and its tag moves early."""
+    return item.is_referrer and _COSIGN_TAG.fullmatch(item.name.tag) is not None
+
+
+def set_aside(plan: ReplicationPlan, quarantine: Iterable[Quarantined], now: datetime) -> ReplicationPlan:
+    """Leave out of a plan what is in quarantine and not to be tried yet."""
+    until = {(item.repository, item.digest): item for item in quarantine if item.retry_at > now}
+    wait = tuple((copy, until[copy.repository, copy.digest]) for copy in plan.copy if _key(copy) in until)
+    return replace(plan, copy=tuple(copy for copy in plan.copy if _key(copy) not in until), wait=wait)
+
+
+def _key(copy: Copy) -> tuple[str, Digest]:
+    return copy.repository, copy.digest

@@ -72,6 +72,16 @@ class ImageFailure(WireModel):
     reason: Annotated[str, Field(max_length=4096)]
 
 
+class ImageDecision(WireModel):
+    """What was decided about one image, and by which rule."""
+
+    reference: _Text
+    digest: _Text = ""
+    action: _Text
+    rule: _Text
+    reason: Annotated[str, Field(max_length=4096)] = ""
+
+
 class AppliedGroup(WireModel):
     """Which generation of a group's state the site follows."""
 
@@ -104,3 +114,10 @@ class StatusReport(WireModel):
     deleted_count: int = Field(default=0, ge=0)
     bytes_from_source: int = Field(default=0, ge=0)
     failures: list[ImageFailure] = Field(default_factory=list, max_length=LIST_MAX_LENGTH)
+    decisions: list[ImageDecision] = Field(default_factory=list, max_length=LIST_MAX_LENGTH)
+    """Of the last run that decided anything; an image that is not named was kept because a group wants it."""
+    bytes_today: int = Field(default=0, ge=0)
+    """Read from the source, by the site's calendar."""
+    bytes_this_month: int = Field(default=0, ge=0)
+    is_rolled_back: bool = False
+    """Whether an operator at the site went back to the previous generation, and it stays there."""

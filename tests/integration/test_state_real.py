@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
-from harbor_satellite.registry.state_store import StatePusher, pull_state
+from harbor_satellite.registry.state_pull import pull_state
+from harbor_satellite.registry.state_store import StatePusher
 from tests.fixtures_registry import run_cncf, run_embedded, run_zot
 
 if TYPE_CHECKING:

@@ -146,7 +146,7 @@ def test_cli_sync_again_keeps(
     code = run("edge", "sync", "--state", state, "--target", target[1])
 
     assert code == 0
-    assert capsys.readouterr().out.splitlines()[0] == f"kept    {APP}:v1  wanted by g"
+    assert capsys.readouterr().out.splitlines()[0] == f"kept        {APP}:v1  wanted by g"
 
 
 def test_cli_sync_bad_image_exits_1_and_brings_the_good_one(
@@ -163,8 +163,8 @@ def test_cli_sync_bad_image_exits_1_and_brings_the_good_one(
 
     output = capsys.readouterr().out
     assert code == 1
-    assert "failed  acme/bad:v1" in output
-    assert f"copied  {APP}:v1" in output
+    assert "failed      acme/bad:v1" in output
+    assert f"copied      {APP}:v1" in output
 
 
 def test_cli_sync_source_overrules_what_the_state_names(

@@ -7,7 +7,13 @@ import pytest
 import yaml
 
 from deployments.central import CENTRAL_POOL, PUBLISH_STATE, RECONCILE_FLEET
-from deployments.edge import SATELLITE_TAG, replicate_deployment
+from deployments.edge import (
+    SATELLITE_TAG,
+    audit_deployment,
+    replicate_deployment,
+    satellite_deployments,
+    weekly_cron,
+)
 from deployments.spec import PULL_STEPS
 from harbor_satellite import central_service
 from harbor_satellite.project import project_dir
@@ -66,6 +72,38 @@ def test_replicate_deployment_of_a_satellite() -> None:
     assert spec.parameters == {"satellite": "shop-17"}
     assert spec.tags == ("harbor-satellite", f"{SATELLITE_TAG}shop-17")
     assert spec.concurrency_limit == 1
+
+
+def test_audit_deployment_of_a_satellite_runs_beside_its_replication() -> None:
+    name = satellite_name("shop-17")
+
+    spec = audit_deployment(name)
+
+    assert (spec.flow, spec.name, spec.work_pool) == ("audit-registry", "shop-17", work_pool_name(name))
+    assert spec.parameters == {"satellite": "shop-17"}
+    assert spec.concurrency_limit == 1
+    path, _, function = spec.entrypoint.partition(":")
+    assert f"def {function}(" in (project_dir() / path).read_text()
+
+
+def test_satellite_deployments_are_one_of_each_flow() -> None:
+    specs = satellite_deployments(satellite_name("shop-17"), "*/5 * * * *")
+
+    assert [spec.flow for spec in specs] == ["replicate-state", "audit-registry"]
+    assert specs[0].cron == "*/5 * * * *"
+
+
+def test_weekly_cron_is_the_same_each_time_and_spread_over_a_fleet() -> None:
+    crons = [weekly_cron(satellite_name(f"shop-{number}")) for number in range(2000)]
+
+    assert crons == [weekly_cron(satellite_name(f"shop-{number}")) for number in range(2000)]
+    fields = [cron.split() for cron in crons]
+    assert all(
+        0 <= int(minute) < 60 and 0 <= int(hour) < 24 and 0 <= int(day) < 7 for minute, hour, _, _, day in fields
+    )
+    assert all((day_of_month, month) == ("*", "*") for _, _, day_of_month, month, _ in fields)
+    assert max(crons.count(cron) for cron in set(crons)) <= 5
+    assert {field[4] for field in fields} == set("0123456")
 
 
 @pytest.mark.parametrize("count", [0, 1, TASKS_PER_RUN, TASKS_PER_RUN + 1, 10 * TASKS_PER_RUN])

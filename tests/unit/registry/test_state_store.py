@@ -27,7 +27,8 @@ from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.layout import LayoutRegistry
-from harbor_satellite.registry.state_store import StatePusher, pull_state, state_digest, state_manifest
+from harbor_satellite.registry.state_pull import pull_state
+from harbor_satellite.registry.state_store import StatePusher, state_digest, state_manifest
 from harbor_satellite.state.artifact import STATE_MAX_BYTES
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.registry_wire import FakeReply

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
-from harbor_satellite.errors import StorageError
+from harbor_satellite.errors import RemoteError, StorageError
 from harbor_satellite.oci import media_types
 from harbor_satellite.oci.descriptor import Descriptor
 from harbor_satellite.oci.digest import Digest
@@ -15,7 +16,11 @@ from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.api import ManifestContent
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.state_store import state_manifest
-from harbor_satellite.satellite.sync import sync_satellite
+from harbor_satellite.satellite.engine import Engine
+from harbor_satellite.satellite.options import ReplicationOptions
+from harbor_satellite.satellite.replication import FetchedState
+from harbor_satellite.satellite.state_input import states_digest
+from harbor_satellite.satellite.sync import Watcher, sync_fetched, sync_satellite
 from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import (
     GroupName,
@@ -26,15 +31,16 @@ from harbor_satellite.state.names import (
 from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
     from pathlib import Path
 
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.connections import Connections
-    from harbor_satellite.satellite.outcome import RunOutcome
+    from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome
     from harbor_satellite.satellite.store import SatelliteStore
 
+OPTIONS = ReplicationOptions(disk_reserve_bytes=0, is_asked_for=True)
 SHOP = SatelliteName("shop")
 HOST = "centre.test"
 STATE_URL = f"https://{HOST}/{satellite_state_repository(SHOP)}:latest"
@@ -44,6 +50,8 @@ class Counting(LayoutRegistry):
     """The centre's registry; counts what is asked of it."""
 
     requests = 0
+    is_cut_for: str = ""
+    """The repository for which the link is down."""
 
     def manifest_head(self, repository: str, reference: str) -> Descriptor | None:
         self.requests += 1
@@ -51,6 +59,8 @@ class Counting(LayoutRegistry):
 
     def manifest_get(self, repository: str, reference: str) -> ManifestContent:
         self.requests += 1
+        if repository == self.is_cut_for:
+            raise RemoteError("the link is cut", retryable=True)
         return super().manifest_get(repository, reference)
 
 
@@ -83,6 +93,7 @@ class FakeConnections:
     home: Counting
     target: Registry
     bytes_read: int = 0
+    local_access: None = None
 
     def source(self, _url: str) -> Counting:
         return self.home
@@ -101,14 +112,30 @@ class Site:
     local: Local
     store: SatelliteStore
     images: dict[str, Descriptor] = field(default_factory=dict)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def connections(self) -> Connections:
         return cast("Connections", FakeConnections(self.home, self.local))
 
-    def sync(self) -> RunOutcome:
+    def engine(self, options: ReplicationOptions | None = None) -> Engine:
+        return Engine(self.connections, self.store, options or OPTIONS, now=lambda: self.now)
+
+    def sync(self, options: ReplicationOptions | None = None) -> RunOutcome:
         self.home.requests = 0
-        return sync_satellite(self.connections, self.store, STATE_URL)
+        return sync_satellite(self.engine(options), STATE_URL, Watcher(sleep=lambda _: None))
+
+    def sync_states(
+        self,
+        states: Sequence[StateArtifact],
+        options: ReplicationOptions | None = None,
+        on_bytes: Callable[[int], None] = lambda _: None,
+    ) -> tuple[ImageOutcome, ...]:
+        fetched = FetchedState(states_digest(tuple(states)), tuple(states))
+        return sync_fetched(self.engine(options), fetched, Watcher(on_bytes, sleep=lambda _: None)).images
+
+    def pass_time(self, wait: timedelta) -> None:
+        self.now += wait
 
     def image(self, repository: str, content: str, *tags: str) -> Digest:
         """Push an image to the centre; the same content, the same digest."""
@@ -130,7 +157,13 @@ class Site:
         return put_state(self.home, satellite_state_repository(SHOP), satellite_state_json(whole))
 
     def local_tags(self, repository: str) -> dict[str, Digest]:
-        return {tag: self.local.manifest_get(repository, tag).digest for tag in self.local.tag_list(repository)}
+        """Return what each tag names that is no pin."""
+        tags = (tag for tag in self.local.tag_list(repository) if not tag.startswith("satellite-pin-"))
+        return {tag: self.local.manifest_get(repository, tag).digest for tag in tags}
+
+    def pinned(self, repository: str) -> set[Digest]:
+        tags = (tag for tag in self.local.tag_list(repository) if tag.startswith("satellite-pin-"))
+        return {self.local.manifest_get(repository, tag).digest for tag in tags}
 
 
 def put_state(registry: LayoutRegistry, repository: str, raw: bytes) -> Digest:

@@ -13,13 +13,14 @@ from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.state_store import StatePusher
 from harbor_satellite.satellite.connections import Connections, registry_host
+from harbor_satellite.satellite.engine import Engine
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.sync import sync_satellite
 from harbor_satellite.state.artifact import StateArtifact, state_artifact_json
 from harbor_satellite.state.names import GroupName, SatelliteName, group_state_repository
 from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
 from tests.fakes.registry import FakeRegistry
-from tests.unit.satellite.site import wanted
+from tests.unit.satellite.site import OPTIONS, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,9 +106,8 @@ def test_sync_over_http_unchanged_costs_one_request_for_the_state(
         for _ in range(2):
             centre.requests.clear()
             with Connections(home_url=url, credentials=WHO, target=local) as connections:
-                outcomes.append(
-                    sync_satellite(connections, store, f"{url}/satellite/satellite-state/shop/state:latest")
-                )
+                engine = Engine(connections, store, OPTIONS)
+                outcomes.append(sync_satellite(engine, f"{url}/satellite/satellite-state/shop/state:latest"))
 
     assert [len(outcome.of("copied")) for outcome in outcomes] == [1, 0]
     assert [one.method for one in centre.requests if one.path != "/v2/"] == ["HEAD"]

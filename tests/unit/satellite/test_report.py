@@ -6,15 +6,15 @@ from typing import Literal
 
 from harbor_satellite.errors import RemoteError
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.satellite.applied import Applied
 from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome, failed_outcome
-from harbor_satellite.satellite.report import compose_report
-from harbor_satellite.satellite.store import Applied
+from harbor_satellite.satellite.report import SiteFacts, compose_report
 from harbor_satellite.state.desired import LocalTag
 from tests.unit.satellite.test_store import FULL, NOW
 
 
 def test_compose_report_of_converged_site() -> None:
-    report = compose_report("shop", FULL, 1000, NOW)
+    report = compose_report("shop", FULL, SiteFacts(storage_used_bytes=1000), NOW)
 
     assert (report.name, report.latest_state_digest) == ("shop", str(FULL.state_digest))
     assert report.image_count == len(report.cached_images) == 2
@@ -23,14 +23,14 @@ def test_compose_report_of_converged_site() -> None:
 
 
 def test_compose_report_of_site_not_wholly_there_names_no_digest() -> None:
-    report = compose_report("shop", replace(FULL, is_converged=False), 0, NOW)
+    report = compose_report("shop", replace(FULL, is_converged=False), SiteFacts(), NOW)
 
     assert report.latest_state_digest == ""
     assert report.failures[0].reference == "acme/bad:v1"
 
 
 def test_compose_report_before_first_run() -> None:
-    report = compose_report("shop", Applied(), 0, NOW)
+    report = compose_report("shop", Applied(), SiteFacts(), NOW)
 
     assert (report.activity, report.latest_state_digest, report.image_count) == ("no run yet", "", 0)
 
@@ -39,7 +39,7 @@ def test_compose_report_of_large_site_is_cut_to_what_the_wire_takes() -> None:
     digest = Digest.of(b"x")
     owned = {LocalTag("acme/app", str(number)): frozenset({digest}) for number in range(10_001)}
 
-    report = compose_report("shop", Applied(owned=owned), 0, datetime.now(UTC))
+    report = compose_report("shop", Applied(owned=owned), SiteFacts(), datetime.now(UTC))
 
     assert report.image_count == 10_001
 

@@ -11,7 +11,8 @@ from pydantic import SecretStr
 
 from harbor_satellite.errors import ConflictError, NotFoundError, StorageError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.satellite.store import Applied, LastRun, SatelliteStore, write_atomically
+from harbor_satellite.satellite.applied import Applied, LastRun
+from harbor_satellite.satellite.store import SatelliteStore, write_atomically
 from harbor_satellite.state.desired import LocalTag
 from harbor_satellite.state.wire import AppliedGroup, ImageFailure, Registration, RegistryAuth
 

@@ -12,13 +12,13 @@ import pytest
 from harbor_satellite.demo.images import AMD64, layer, push_artifact, push_image, push_index, tag_image
 from harbor_satellite.errors import HarborSatelliteError, RemoteError, UntrustedDataError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.satellite.publication import pin_tag
-from harbor_satellite.satellite.store import Applied, SatelliteStore
-from harbor_satellite.satellite.sync import SyncOptions, record_run, sync_states
+from harbor_satellite.satellite.applied import Applied
+from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.artifact import StateArtifact
 from harbor_satellite.state.desired import LocalTag
 from harbor_satellite.state.names import GroupName
-from tests.unit.satellite.site import Killed, Local, Site, put_state, wanted
+from harbor_satellite.state.plan import Rule
+from tests.unit.satellite.site import OPTIONS, Killed, Local, Site, put_state, wanted
 
 if TYPE_CHECKING:
     from harbor_satellite.satellite.outcome import RunOutcome
@@ -214,7 +214,8 @@ def test_sync_killed_at_first_copy_then_unwanted_cleans_up(site: Site, moment: s
 
     site.sync()
 
-    assert site.local.tag_list(APP) == ()
+    assert site.local_tags(APP) == {}
+    assert site.store.applied().owned == {}
 
 
 @pytest.mark.parametrize("moment", ["v1", "after:v1"], ids=["before the tag moves", "after the tag moved"])
@@ -285,14 +286,16 @@ def test_sync_by_digest_alone_is_pinned_and_unpinned(site: Site) -> None:
     digest = site.image(APP, "one")
     site.publish({"g": [wanted(APP, digest)]})
     site.sync()
-    pinned = site.local_tags(APP)
+    pinned = site.pinned(APP)
     site.publish({"g": []})
+    site.sync()
+    pinned_as_previous = site.pinned(APP)
+    site.publish({"g": [wanted("acme/other", site.image("acme/other", "other"), "v1")]})
 
     site.sync()
 
-    assert pinned == {pin_tag(digest): digest}
+    assert pinned == pinned_as_previous == {digest}
     assert site.local.tag_list(APP) == ()
-    assert site.local.manifest_head(APP, str(digest)) is None
 
 
 def test_sync_by_digest_alone_no_longer_wanted_leaves_tag_of_other_group(site: Site) -> None:
@@ -319,7 +322,7 @@ def test_sync_tag_changed_at_site_after_planning_is_not_deleted(site: Site) -> N
     other = site.image("acme/other", "other")
     states = [StateArtifact(GroupName("g"), "", (wanted("acme/other", other, "v1"),))]
 
-    sync_states(site.connections, site.store, states, SyncOptions(on_bytes=change))
+    site.sync_states(states, on_bytes=change)
 
     assert site.local_tags(APP) == {"v1": theirs.digest}
 
@@ -329,12 +332,12 @@ def test_sync_lost_blob_heals_in_deep_run(site: Site, is_index: bool) -> None:  
     child = push_image(site.home, APP, AMD64, [lost := layer("one", 2000)])
     root = push_index(site.home, APP, "x", [child]) if is_index else child
     states = [StateArtifact(GroupName("g"), "", (wanted(APP, root.digest, "v1"),))]
-    sync_states(site.connections, site.store, states, SyncOptions())
+    site.sync_states(states)
     (site.local.root / APP / "blobs/sha256" / lost.descriptor.digest.hex).unlink()
 
-    images = sync_states(site.connections, site.store, states, SyncOptions(is_deep=True))
+    images = site.sync_states(states, replace(OPTIONS, is_deep=True))
 
-    assert [(image.action, image.reason) for image in images] == [("copied", "content or referrers missing")]
+    assert [(image.action, image.rule) for image in images] == [("copied", Rule.INCOMPLETE)]
     assert site.local.blob_head(APP, lost.descriptor.digest) is not None
 
 
@@ -342,10 +345,10 @@ def test_sync_lost_referrer_comes_back(site: Site) -> None:
     artifact, sbom = push_artifact(site.home, APP, "v1")
     entry = replace(wanted(APP, artifact.digest, "v1"), referrers=(sbom.digest,))
     states = [StateArtifact(GroupName("g"), "", (entry,))]
-    sync_states(site.connections, site.store, states, SyncOptions())
+    site.sync_states(states)
     site.local.manifest_delete(APP, str(sbom.digest))
 
-    sync_states(site.connections, site.store, states, SyncOptions())
+    site.sync_states(states)
 
     assert [item.digest for item in site.local.referrer_list(APP, artifact.digest)] == [sbom.digest]
 
@@ -435,21 +438,21 @@ def test_sync_deep_with_platform_filter_finds_nothing_to_do(site: Site) -> None:
     )
     index = push_index(site.home, APP, "x", [*children, arm])
     states = [StateArtifact(GroupName("g"), "", (wanted(APP, index.digest, "v1"),))]
-    options = SyncOptions(platforms=(AMD64,), is_deep=True)
-    sync_states(site.connections, site.store, states, options)
+    options = replace(OPTIONS, platforms=(AMD64,), is_deep=True)
+    site.sync_states(states, options)
 
-    images = sync_states(site.connections, site.store, states, options)
+    images = site.sync_states(states, options)
     local.close()
 
     assert [image.action for image in images] == ["kept"]
 
 
-def test_record_run_unchanged_keeps_what_is_followed(site: Site) -> None:
+def test_sync_unchanged_keeps_what_is_followed(site: Site) -> None:
     digest = site.publish({"g": []})
-    outcome = site.sync()
+    site.sync()
     before = site.store.applied()
 
-    record_run(site.store, outcome, None, datetime.now(UTC))
+    site.sync()
 
     after = site.store.applied()
     assert replace(after, last_run=None) == replace(before, last_run=None)

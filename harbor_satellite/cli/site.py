@@ -1,0 +1,94 @@
+"""``harbor-satellite edge registry|user|register|run``: the parts of a site."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path  # noqa: TC003  (typer reads the annotations)
+from typing import Annotated
+
+import typer
+
+from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.settings import SatelliteSettings
+
+
+def registry(
+    root: Annotated[Path, typer.Option(help="Folder of the OCI image layouts; made if missing.")],
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:8585",
+    htpasswd: Annotated[
+        Path | None, typer.Option(help="bcrypt htpasswd file of who may write; without it nobody may.")
+    ] = None,
+    writer: Annotated[
+        list[str] | None, typer.Option(help="User who may write; repeatable. Without: every user of the file.")
+    ] = None,
+    authenticated_read: Annotated[
+        bool, typer.Option("--authenticated-read", help="Pulls, too, need a user of the htpasswd file.")
+    ] = False,
+) -> None:
+    """Serve the embedded registry alone, until SIGTERM."""
+    from harbor_satellite.registry.server import run_registry_server  # noqa: PLC0415  (each command its own imports)
+
+    run_registry_server(root, listen, htpasswd, anonymous_read=not authenticated_read, writers=writer or None)
+
+
+def user(
+    name: Annotated[str, typer.Argument(help="Name of the user.")],
+    htpasswd: Annotated[Path, typer.Option(help="bcrypt htpasswd file; made if missing.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the user.")] = False,
+) -> None:
+    """Add a user of a registry's htpasswd file, or give one a new password; it is asked for, or read from a pipe."""
+    from harbor_satellite.registry.htpasswd import remove_user, set_password  # noqa: PLC0415
+
+    if delete:
+        typer.echo(f"removed {name}" if remove_user(htpasswd, name) else f"{name} was not there")
+        return
+    is_terminal = sys.stdin.isatty()
+    password = (
+        typer.prompt("Password", hide_input=True, confirmation_prompt=True) if is_terminal else sys.stdin.readline()
+    )
+    set_password(htpasswd, name, password.rstrip("\n"))
+    typer.echo(f"{name} is a user of {htpasswd}")
+
+
+def register(
+    ground_control: Annotated[str, typer.Option(help="URL of Ground Control.")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="File with the one-time token.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Claim a new token although this site is registered.")] = False,
+) -> None:
+    """Exchange the one-time token for credentials; safe to repeat.
+
+    The token comes from --token-file or HARBOR_SATELLITE_TOKEN, never from the command line, where `ps` shows it.
+    """
+    from harbor_satellite.edge_site import verify_option  # noqa: PLC0415
+    from harbor_satellite.satellite.ground_control_client import GroundControlClient  # noqa: PLC0415
+    from harbor_satellite.satellite.registration import read_token  # noqa: PLC0415
+    from harbor_satellite.satellite.registration import register as register_site  # noqa: PLC0415
+    from harbor_satellite.satellite.store import SatelliteStore  # noqa: PLC0415
+
+    settings = _settings(ground_control, token_file)
+    with GroundControlClient(settings.ground_control_url, verify=verify_option(settings)) as client:
+        store = SatelliteStore(settings.data_dir)
+        token = read_token(settings.token, settings.token_file)
+        registration = register_site(client, store, token, is_again=again)
+    typer.echo(f"registered as {registration.satellite or registration.auth.username}; follows {registration.state}")
+
+
+def run(
+    ground_control: Annotated[str, typer.Option(help="URL of Ground Control.")] = "",
+    token_file: Annotated[Path | None, typer.Option(help="File with the one-time token.")] = None,
+) -> None:
+    """Register if need be, then be this site's edge worker until SIGTERM."""
+    from harbor_satellite.edge_agent import run_agent  # noqa: PLC0415  (Prefect takes a second to import)
+
+    run_agent(_settings(ground_control, token_file))
+
+
+def _settings(ground_control: str, token_file: Path | None) -> SatelliteSettings:
+    settings = SatelliteSettings()
+    if ground_control:
+        settings = settings.model_copy(update={"ground_control_url": ground_control})
+    if token_file:
+        settings = settings.model_copy(update={"token_file": token_file})
+    if not settings.ground_control_url:
+        raise InvalidInputError("no Ground Control: give --ground-control or HARBOR_SATELLITE_GROUND_CONTROL_URL")
+    return settings

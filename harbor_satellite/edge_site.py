@@ -1,0 +1,148 @@
+"""Opening a site from its settings: lock, limits, registries, and the engine on top. For commands and tasks alike."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from harbor_satellite.registry.auth import Credentials
+from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.cosign import RegistryAccess
+from harbor_satellite.satellite.connections import Connections
+from harbor_satellite.satellite.engine import Engine
+from harbor_satellite.satellite.generations import load_generations
+from harbor_satellite.satellite.record import load_decisions
+from harbor_satellite.satellite.report import SiteFacts
+from harbor_satellite.satellite.wan import WanGate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import SecretStr
+
+    from harbor_satellite.satellite.options import ReplicationOptions
+    from harbor_satellite.satellite.store import SatelliteStore
+    from harbor_satellite.settings import SatelliteSettings
+    from harbor_satellite.state.wire import Registration
+
+_LEDGER_FILE: Final = "ledger.json"
+_RECEIVE_BUFFER_BYTES: Final = 64 * 1024
+"""Of each socket where the rate is limited: the system must not take in what the limit holds back."""
+
+
+@contextlib.contextmanager
+def open_engine(
+    settings: SatelliteSettings,
+    store: SatelliteStore,
+    options: ReplicationOptions,
+    *,
+    home_url: str,
+    credentials: Credentials | None,
+    is_only: bool = False,
+    home: HttpRegistry | None = None,
+) -> Iterator[Engine]:
+    """Open everything that a replication needs; the caller holds the store's lock.
+
+    Args:
+        settings: the site's.
+        store: its record.
+        options: how to go about it.
+        home_url: the registry that credentials go to; empty: none.
+        credentials: for that registry alone.
+        is_only: copy everything from ``home_url``, whatever a state names.
+        home: that registry, if it is open already; left open.
+
+    Raises:
+        InvalidInputError: a window, a time zone or an address in the settings is wrong.
+    """
+    with (
+        open_gate(settings, options) as gate,
+        local_registry(settings) as target,
+        Connections(
+            home_url=home_url,
+            credentials=credentials,
+            target=target,
+            verify=verify_option(settings),
+            is_only=is_only,
+            home=home,
+            local_access=local_access(settings),
+            on_read=gate.spend,
+            receive_buffer_bytes=receive_buffer_bytes(options),
+        ) as connections,
+    ):
+        yield Engine(connections, store, options, gate)
+
+
+def open_own_engine(
+    settings: SatelliteSettings,
+    store: SatelliteStore,
+    registration: Registration,
+    options: ReplicationOptions,
+    home: HttpRegistry | None = None,
+) -> contextlib.AbstractContextManager[Engine]:
+    """Open the engine of a registered site; the caller holds the store's lock."""
+    auth = registration.auth
+    return open_engine(
+        settings,
+        store,
+        options,
+        home_url=auth.url,
+        credentials=credentials_of(auth.username, auth.password),
+        home=home,
+    )
+
+
+def open_gate(settings: SatelliteSettings, options: ReplicationOptions) -> WanGate:
+    """Open the site's bounds on its link, with the ledger that all its runs share."""
+    return WanGate(options.wan, settings.data_dir / _LEDGER_FILE)
+
+
+def open_home(settings: SatelliteSettings, registration: Registration) -> HttpRegistry:
+    """Open the registry that a site was registered with."""
+    auth = registration.auth
+    return HttpRegistry(
+        auth.url,
+        credentials=credentials_of(auth.username, auth.password),
+        verify=verify_option(settings),
+        receive_buffer_bytes=receive_buffer_bytes(settings.replication_options()),
+    )
+
+
+def local_registry(settings: SatelliteSettings) -> HttpRegistry:
+    """Open the site's own registry."""
+    credentials = credentials_of(settings.local_registry_username, settings.local_registry_password)
+    return HttpRegistry(settings.local_registry_url, credentials=credentials)
+
+
+def local_access(settings: SatelliteSettings) -> RegistryAccess:
+    """Say how another program reaches the site's own registry."""
+    credentials = credentials_of(settings.local_registry_username, settings.local_registry_password)
+    return RegistryAccess(settings.local_registry_url, credentials)
+
+
+def receive_buffer_bytes(options: ReplicationOptions) -> int | None:
+    """Return how much the sockets to a source may take in beyond what was read; None: the system's choice."""
+    return _RECEIVE_BUFFER_BYTES if options.wan.bytes_per_second else None
+
+
+def credentials_of(username: str, password: SecretStr) -> Credentials | None:
+    """Return credentials, or None for nobody in particular."""
+    return Credentials(username, password) if username else None
+
+
+def verify_option(settings: SatelliteSettings) -> bool | str:
+    """Return what the central registry's certificate is held against."""
+    return str(settings.ca) if settings.ca else True
+
+
+def site_facts(settings: SatelliteSettings, store: SatelliteStore) -> SiteFacts:
+    """Collect what a report says besides the record of the last run."""
+    with open_gate(settings, settings.replication_options()) as gate:
+        usage = gate.ledger
+    return SiteFacts(
+        storage_used_bytes=settings.storage_used_bytes(),
+        bytes_today=usage.day_bytes,
+        bytes_this_month=usage.month_bytes,
+        decisions=load_decisions(store),
+        is_rolled_back=load_generations(store).held is not None,
+    )

@@ -1,0 +1,198 @@
+"""Keeping the record of runs: what was applied, what failed and waits, what was decided about each image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from harbor_satellite.errors import StorageError
+from harbor_satellite.oci.digest import Digest
+from harbor_satellite.satellite.applied import Applied, LastRun
+from harbor_satellite.satellite.outcome import ImageOutcome
+from harbor_satellite.satellite.staging import demands_mark, demands_of
+from harbor_satellite.state.desired import merge_states
+from harbor_satellite.state.plan import Rule
+from harbor_satellite.state.quarantine import LONGEST_WAIT, after_failure
+from harbor_satellite.state.wire import ImageDecision, ImageFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from harbor_satellite.errors import HarborSatelliteError
+    from harbor_satellite.satellite.options import ReplicationOptions
+    from harbor_satellite.satellite.outcome import RunOutcome
+    from harbor_satellite.satellite.replication import FetchedState
+    from harbor_satellite.satellite.store import SatelliteStore
+    from harbor_satellite.state.plan import Copy, ReplicationPlan
+    from harbor_satellite.state.quarantine import Quarantined
+
+DECISIONS_FILE: Final = "decisions.json"
+# What the wire takes (state/wire.py); the beginning says enough.
+_ACTIVITY_MAX_LENGTH: Final = 1000
+_REFERENCE_MAX_LENGTH: Final = 1024
+_REASON_MAX_LENGTH: Final = 4096
+
+
+class Record:
+    """The site's record, as the steps of a run change it.
+
+    Args:
+        store: where it is kept.
+        options: the site's choices.
+    """
+
+    def __init__(self, store: SatelliteStore, options: ReplicationOptions) -> None:
+        self._store = store
+        self._options = options
+
+    @property
+    def choices(self) -> str:
+        """One word for the site's own choices; another one makes a run look again although the state is the same."""
+        return str(Digest.of(f"{self._options.platforms} {self._options.image_keys}".encode()))
+
+    def is_at_rest(self, applied: Applied, now: datetime) -> bool:
+        """Tell whether a run has nothing to do as long as the state is the same and what was there is there."""
+        if applied.choices != self.choices:
+            return False
+        if applied.is_converged:
+            return True
+        return not self._options.is_asked_for and applied.next_try_at is not None and now < applied.next_try_at
+
+    def quarantine(self, plan: ReplicationPlan, errors: Mapping[Copy, HarborSatelliteError], now: datetime) -> None:
+        """Put what failed in quarantine, and let go what came, or is not wanted any more."""
+        applied = self._store.applied()
+        before = {(item.repository, item.digest): item for item in applied.quarantine}
+        after = [item for _, item in plan.wait]
+        for copy, error in errors.items():
+            item = after_failure(before.get((copy.repository, copy.digest)), copy.repository, copy.digest, error, now)
+            if item is not None:
+                after.append(item)
+        if tuple(after) != applied.quarantine:
+            self._store.save_applied(replace(applied, quarantine=tuple(after)))
+
+    def followed(self, outcome: RunOutcome, fetched: FetchedState, plan: ReplicationPlan, now: datetime) -> None:
+        """Keep what a run came to that followed a state."""
+        applied = self._store.applied()
+        desired = merge_states(fetched.groups, self._options.platforms).artifacts
+        came = {image.reference for image in outcome.of("copied")}
+        done = {name for copy in plan.copy if str(copy) in came for name in copy.names}
+        done |= {item.name for item in plan.keep if item.rule is Rule.WANTED}
+        there = [item for item in desired if item.name in done]
+        marks = {item.name: demands_of(item.wish.required_keys, self._options.image_keys) for item in there}
+        record = replace(
+            applied,
+            state_digest=fetched.digest,
+            is_converged=outcome.is_converged,
+            groups=fetched.applied_groups(),
+            wanted={item.name: item.digest for item in desired},
+            sizes={item.name: item.size for item in desired if item.size is not None},
+            platforms={item.name: item.wish.platforms for item in there if item.wish.platforms},
+            verified={item.name: demands_mark(item.digest, marks[item.name]) for item in there if marks[item.name]},
+            choices=self.choices,
+            look_at=0,
+            next_try_at=None if outcome.is_converged else _next_try(outcome, applied.quarantine, now),
+            failures=tuple(
+                _failure(image.reference, image.reason) for image in (*outcome.of("failed"), *outcome.of("quarantined"))
+            ),
+            last_run=_last_run(outcome, now),
+            applied_at=now if outcome.is_converged else applied.applied_at,
+        )
+        self._store.write_document(DECISIONS_FILE, _decisions(outcome, fetched, now))
+        self._store.save_applied(record)
+
+    def images_at_rest(self, applied: Applied) -> tuple[ImageOutcome, ...]:
+        """Describe the images of a run that found nothing to do."""
+        failed = {failure.reference for failure in applied.failures}
+        kept = (
+            ImageOutcome("kept", str(name), str(digest), "unchanged", rule=Rule.UNCHANGED)
+            for name, digest in applied.wanted.items()
+            if str(name) not in failed
+        )
+        waiting = (
+            ImageOutcome("quarantined", failure.reference, "", failure.reason, rule=Rule.QUARANTINE)
+            for failure in applied.failures
+        )
+        return (*kept, *waiting)
+
+    def rested(self, outcome: RunOutcome, look_at: int, now: datetime) -> None:
+        """Keep what a run came to that found nothing to do."""
+        applied = self._store.applied()
+        failures = () if applied.is_converged else applied.failures
+        self._store.save_applied(replace(applied, last_run=_last_run(outcome, now), failures=failures, look_at=look_at))
+
+    def failed(self, error: HarborSatelliteError, now: datetime) -> None:
+        """Keep why a run failed as a whole, for the next report; what the site follows stays as it was."""
+        last_run = LastRun(now, 0.0, 0, 0, 0, f"failed: {error}"[:_ACTIVITY_MAX_LENGTH])
+        failure = _failure("satellite state", f"{type(error).__name__}: {error}")
+        self._store.save_applied(replace(self._store.applied(), last_run=last_run, failures=(failure,)))
+
+    def paused(self, error: HarborSatelliteError, now: datetime) -> None:
+        """Keep that a run was not to start now: that is no failure."""
+        last_run = LastRun(now, 0.0, 0, 0, 0, f"paused: {error}"[:_ACTIVITY_MAX_LENGTH])
+        self._store.save_applied(replace(self._store.applied(), last_run=last_run))
+
+
+def _last_run(outcome: RunOutcome, now: datetime) -> LastRun:
+    return LastRun(
+        finished_at=now,
+        seconds=outcome.seconds,
+        bytes_from_source=outcome.bytes_from_source,
+        copied_count=len(outcome.of("copied")),
+        deleted_count=len(outcome.of("deleted")),
+        summary=outcome.summary(),
+    )
+
+
+def _failure(reference: str, reason: str) -> ImageFailure:
+    return ImageFailure(reference=reference[:_REFERENCE_MAX_LENGTH], reason=reason[:_REASON_MAX_LENGTH])
+
+
+def _next_try(outcome: RunOutcome, quarantine: Sequence[Quarantined], now: datetime) -> datetime | None:
+    """Say until when a run could do nothing about what is undone; None: the next run may."""
+    waits = {str(item.digest): item.retry_at for item in quarantine if item.retry_at > now}
+    until = now + LONGEST_WAIT
+    for image in outcome.images:
+        if image.action in {"staged", "paused"}:
+            return None
+        if image.action in {"failed", "quarantined"} and image.rule is not Rule.DISPUTED:
+            if image.digest not in waits:
+                return None
+            until = min(until, waits[image.digest])
+    return until
+
+
+def _decisions(outcome: RunOutcome, fetched: FetchedState, now: datetime) -> dict[str, Any]:
+    return {
+        "decided_at": now.isoformat(),
+        "state_digest": str(fetched.digest),
+        "generations": {group.group: group.generation for group in fetched.applied_groups()},
+        "images": [
+            image.row()
+            | {
+                "groups": list(image.groups),
+                "reference": image.reference[:_REFERENCE_MAX_LENGTH],
+                "reason": image.reason[:_REASON_MAX_LENGTH],
+            }
+            for image in outcome.images
+        ],
+    }
+
+
+def load_decisions(store: SatelliteStore) -> tuple[ImageDecision, ...]:
+    """Read what the last run decided that decided anything, but for what was simply kept because it is wanted.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
+    document = store.read_document(DECISIONS_FILE) or {}
+    try:
+        return tuple(
+            ImageDecision.model_validate(row)
+            for row in document.get("images", ())
+            if row.get("rule") not in {Rule.WANTED, Rule.UNCHANGED}
+        )
+    except (ValidationError, TypeError, AttributeError) as error:
+        raise StorageError(f"{store.folder / DECISIONS_FILE} is damaged: {type(error).__name__}") from error
