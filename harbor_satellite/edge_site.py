@@ -8,26 +8,48 @@ from typing import TYPE_CHECKING, Final
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.cosign import RegistryAccess
-from harbor_satellite.satellite.connections import Connections
+from harbor_satellite.satellite.connections import Connections, registry_host
 from harbor_satellite.satellite.engine import Engine
 from harbor_satellite.satellite.generations import load_generations
 from harbor_satellite.satellite.record import load_decisions
 from harbor_satellite.satellite.report import SiteFacts
+from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.wan import WanGate
+from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from pydantic import SecretStr
 
     from harbor_satellite.satellite.options import ReplicationOptions
-    from harbor_satellite.satellite.store import SatelliteStore
-    from harbor_satellite.settings import SatelliteSettings
     from harbor_satellite.state.wire import Registration
 
 _LEDGER_FILE: Final = "ledger.json"
 _RECEIVE_BUFFER_BYTES: Final = 64 * 1024
 """Of each socket where the rate is limited: the system must not take in what the limit holds back."""
+
+
+def site_settings(data_dir: Path | None = None, target: str = "") -> SatelliteSettings:
+    """Read the site's settings; what a command line gives stands above them.
+
+    Args:
+        data_dir: the satellite's folder.
+        target: URL of the local registry.
+    """
+    settings = SatelliteSettings()
+    if data_dir:
+        settings = settings.model_copy(update={"data_dir": data_dir})
+    if target:
+        settings = settings.model_copy(update={"local_registry_url": target})
+    return settings
+
+
+def given_store(settings: SatelliteSettings) -> SatelliteStore:
+    """Return the record of states given by hand: what the satellite copied is not theirs to delete."""
+    host = registry_host(settings.local_registry_url)
+    return SatelliteStore(settings.data_dir / "sync" / host.replace(":", "_"))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@
       │   ├ DigestMismatchError   content is not what its digest promises
       │   ├ MalformedStateError   a state does not parse, or contradicts itself
       │   ├ SizeLimitError        a peer sent more than the cap for that kind of body
-      │   └ SignatureError        content is not signed as its policy wants
+      │   ├ SignatureError        content is not signed as its policy wants
+      │   └ BundleError           a bundle lacks a part, was damaged on its way, or is none
       ├ RemoteError               a peer is unreachable or refused (.status, .retryable, .retry_after_seconds)
       ├ ConflictError             one-time token already used, name taken
       ├ AuthenticationError       the caller is not who it says, or may not do this
@@ -77,6 +78,14 @@ class SignatureError(UntrustedDataError):
     def diagnostics(self) -> str:
         """Say what an operator should check."""
         return "Sign the content at the source with a key of the policy, or correct the policy; nothing was published."
+
+
+class BundleError(UntrustedDataError):
+    """A bundle lacks a part, was damaged on its way, or is none."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Nothing was published. Copy the named part again from where the bundle was made, or make it anew."
 
 
 class RemoteError(HarborSatelliteError):

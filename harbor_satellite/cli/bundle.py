@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harbor_satellite.cli.images import Output, show_images
 from harbor_satellite.cli.progress import show_progress
 from harbor_satellite.edge_site import (
     credentials_of,
+    given_store,
     local_access,
     local_registry,
     open_gate,
     receive_buffer_bytes,
+    site_settings,
     verify_option,
 )
 from harbor_satellite.errors import InvalidInputError, NotFoundError
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.registry.bundle_format import parse_size
-from harbor_satellite.satellite.connections import Connections, registry_host
+from harbor_satellite.satellite.connections import Connections
 from harbor_satellite.satellite.options import WanLimits
-from harbor_satellite.satellite.outcome import ACTIONS
 from harbor_satellite.satellite.receipt import RECEIPT_MAX_BYTES, Receipt, parse_receipt, receipt_json
 from harbor_satellite.satellite.replication import fetch_state, utc_now
+from harbor_satellite.satellite.state_input import home_of
 from harbor_satellite.satellite.store import SatelliteStore
-from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harbor_satellite.satellite.bundle_export import ExportOutcome
     from harbor_satellite.satellite.bundle_import import BundleConnections
-    from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome
+    from harbor_satellite.satellite.outcome import RunOutcome
+    from harbor_satellite.settings import SatelliteSettings
     from harbor_satellite.state.wire import Registration
-
-Output = Literal["text", "json"]
 
 
 def receipt(
@@ -49,10 +49,10 @@ def receipt(
     """Write, as JSON, what this site holds and follows: to be carried to where a bundle is made for it."""
     from harbor_satellite.satellite.site_contents import read_site  # noqa: PLC0415  (each command its own imports)
 
-    settings = _settings(data_dir, target)
+    settings = site_settings(data_dir, target)
     store = SatelliteStore(settings.data_dir)
     registration = _registration(store)
-    records = [store.applied(), _given_store(settings).applied()]
+    records = [store.applied(), given_store(settings).applied()]
     with local_registry(settings) as registry:
         contents = read_site(registry, {name.repository for record in records for name in record.owned})
     groups = {group.group: group for record in reversed(records) for group in record.groups}
@@ -94,7 +94,7 @@ def export(
     from harbor_satellite.satellite.bundle_decision import decide  # noqa: PLC0415
     from harbor_satellite.satellite.bundle_export import ExportOptions, export_bundle  # noqa: PLC0415
 
-    settings = _settings(data_dir, "")
+    settings = site_settings(data_dir, "")
     held = _read_receipt(since) if since else None
     options = ExportOptions(
         output=output,
@@ -120,7 +120,7 @@ def import_(
     """Follow the decision in a bundle, with the content in it: the same steps as a replication, without a link."""
     from harbor_satellite.satellite.bundle_import import BundleConnections  # noqa: PLC0415
 
-    settings = _settings(data_dir, target)
+    settings = site_settings(data_dir, target)
     is_shown = output == "text" and sys.stderr.isatty()
     with (
         local_registry(settings) as registry,
@@ -129,7 +129,7 @@ def import_(
         with show_progress(is_shown=is_shown, what="checking") as on_bytes:
             connections.check(on_bytes)
         outcome = _import(settings, connections, is_shown=is_shown)
-    _show_images(outcome.images, output, _import_document(outcome), outcome.summary())
+    show_images(outcome.images, output, _import_document(outcome), outcome.summary())
     if not outcome.is_converged:
         raise typer.Exit(1)
 
@@ -145,7 +145,7 @@ def _import(settings: SatelliteSettings, connections: BundleConnections, *, is_s
             decision.check_satellite(registration.satellite, registration.state)
     else:
         # States given by hand have a record of their own, as in `edge sync --state`, and are no way around this one.
-        store = _given_store(settings)
+        store = given_store(settings)
         fetch_state(connections.as_connections(), decision.state, own.applied().groups, utc_now())
     options = settings.replication_options(is_asked_for=True)
     # No byte crosses the link, so nothing of its limits holds.
@@ -163,7 +163,7 @@ def _sources(
         target = stack.enter_context(local_registry(settings))  # never asked anything
         if given:
             connections = Connections(
-                home_url=source or _home_of(given),
+                home_url=source or home_of(given),
                 credentials=credentials_of(settings.source_username, settings.source_password),
                 target=target,
                 verify=verify_option(settings),
@@ -198,11 +198,6 @@ def _registration(store: SatelliteStore) -> Registration | None:
         return None
 
 
-def _given_store(settings: SatelliteSettings) -> SatelliteStore:
-    host = registry_host(settings.local_registry_url)
-    return SatelliteStore(settings.data_dir / "sync" / host.replace(":", "_"))
-
-
 def _read_receipt(path: Path) -> Receipt:
     try:
         with path.open("rb") as file:
@@ -218,24 +213,6 @@ def _platforms(given: list[str] | None, settings: SatelliteSettings, held: Recei
     return held.platforms if held else settings.replication_options().platforms
 
 
-def _settings(data_dir: Path | None, target: str) -> SatelliteSettings:
-    settings = SatelliteSettings()
-    if data_dir:
-        settings = settings.model_copy(update={"data_dir": data_dir})
-    if target:
-        settings = settings.model_copy(update={"local_registry_url": target})
-    return settings
-
-
-def _home_of(given: tuple[str, ...]) -> str:
-    """Take the registry of the first reference for the one that credentials go to."""
-    for item in given:
-        if not Path(item).is_file() and "/" in item:
-            scheme, separator, rest = item.rpartition("://")
-            return f"{scheme}{separator}{rest.partition('/')[0]}"
-    return ""
-
-
 def _show_export(outcome: ExportOutcome, output: Output) -> None:
     document: dict[str, object] = {
         "files": [str(path) for path in outcome.paths],
@@ -248,7 +225,7 @@ def _show_export(outcome: ExportOutcome, output: Output) -> None:
         for action, word in (("copied", "in the bundle"), ("kept", "at the site already"), ("failed", "failed"))
     )
     files = f"{outcome.paths[0]}" + (f" … {outcome.paths[-1].name}" if len(outcome.paths) > 1 else "")
-    _show_images(outcome.images, output, document, f"{counts}; {outcome.size} bytes in {files}")
+    show_images(outcome.images, output, document, f"{counts}; {outcome.size} bytes in {files}")
 
 
 def _import_document(outcome: RunOutcome) -> dict[str, object]:
@@ -257,13 +234,3 @@ def _import_document(outcome: RunOutcome) -> dict[str, object]:
         "bytes_from_bundle": outcome.bytes_from_source,
         "seconds": round(outcome.seconds, 3),
     }
-
-
-def _show_images(images: tuple[ImageOutcome, ...], output: Output, document: dict[str, object], summary: str) -> None:
-    if output == "json":
-        rows = {action: [image.row() for image in images if image.action == action] for action in ACTIONS}
-        typer.echo(json.dumps(rows | document, indent=2))
-        return
-    for image in sorted(images, key=lambda image: (image.action, image.reference)):
-        typer.echo(f"{image.action:12}{image.reference}  {image.reason}")
-    typer.echo(summary)

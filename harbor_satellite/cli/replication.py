@@ -6,24 +6,28 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harbor_satellite.cli.images import Output, show_images
 from harbor_satellite.cli.progress import show_progress
-from harbor_satellite.edge_site import credentials_of, local_registry, open_engine, open_own_engine
+from harbor_satellite.edge_site import (
+    credentials_of,
+    given_store,
+    local_registry,
+    open_engine,
+    open_own_engine,
+    site_settings,
+)
 from harbor_satellite.oci.platform import Platform
-from harbor_satellite.satellite.connections import registry_host
-from harbor_satellite.satellite.outcome import ACTIONS
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.sync import Watcher, sync_fetched, sync_satellite
-from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from harbor_satellite.satellite.options import ReplicationOptions
     from harbor_satellite.satellite.outcome import RunOutcome
-
-Output = Literal["text", "json"]
+    from harbor_satellite.settings import SatelliteSettings
 
 
 def sync(
@@ -42,7 +46,7 @@ def sync(
     output: Annotated[Output, typer.Option(help="How to say what was done.")] = "text",
 ) -> None:
     """Replicate once, without Ground Control and without Prefect; the same library path as the flow."""
-    settings = _settings(data_dir, target)
+    settings = site_settings(data_dir, target)
     options = settings.replication_options(is_deep=deep, is_asked_for=True)
     if platform:
         options = replace(options, platforms=tuple(sorted({Platform.parse(item) for item in platform})))
@@ -54,7 +58,13 @@ def sync(
             outcome = _sync_given(settings, tuple(state), source, options, watcher)
         else:
             outcome = _sync_own(settings, options, watcher)
-    _show(outcome, output)
+    document = {
+        "state_digest": outcome.state_digest,
+        "bytes_from_source": outcome.bytes_from_source,
+        "requests": outcome.requests,
+        "seconds": round(outcome.seconds, 3),
+    }
+    show_images(outcome.images, output, document, outcome.summary())
     if not outcome.is_converged:
         raise typer.Exit(1)
 
@@ -63,10 +73,9 @@ def _sync_given(
     settings: SatelliteSettings, given: tuple[str, ...], source: str, options: ReplicationOptions, watcher: Watcher
 ) -> RunOutcome:
     """Follow states given by hand, with a record of its own: what the satellite copied is not this run's to delete."""
-    from harbor_satellite.satellite.state_input import load_states  # noqa: PLC0415  (only here)
+    from harbor_satellite.satellite.state_input import home_of, load_states  # noqa: PLC0415  (only here)
 
-    host = registry_host(settings.local_registry_url)
-    store = SatelliteStore(settings.data_dir / "sync" / host.replace(":", "_"))
+    store = given_store(settings)
     credentials = credentials_of(settings.source_username, settings.source_password)
     with (
         store.lock(),
@@ -74,7 +83,7 @@ def _sync_given(
             settings,
             store,
             options,
-            home_url=source or _home_of(given),
+            home_url=source or home_of(given),
             credentials=credentials,
             is_only=bool(source),
         ) as engine,
@@ -99,7 +108,7 @@ def why(
     """Say what was decided about an image, by which rule, and what happens next."""
     from harbor_satellite.satellite.explain import explain, explanation_text  # noqa: PLC0415
 
-    settings = _settings(data_dir, "")
+    settings = site_settings(data_dir)
     with local_registry(settings) as registry:
         explanations = explain(SatelliteStore(settings.data_dir), registry, image)
     if output == "json":
@@ -116,49 +125,12 @@ def rollback(
     """Publish the previous generation again, without a byte from the source; the centre's next state ends it."""
     from harbor_satellite.satellite.rollback import release, roll_back  # noqa: PLC0415
 
-    settings = _settings(data_dir, "")
+    settings = site_settings(data_dir)
     store = SatelliteStore(settings.data_dir)
     with store.lock(), local_registry(settings) as registry:
         if undo:
             typer.echo("follows the centre again" if release(store) else "was not rolled back")
             return
         images = roll_back(registry, store)
-    if output == "json":
-        typer.echo(json.dumps([image.row() for image in images], indent=2))
-        return
-    for image in images:
-        typer.echo(f"{image.action:8}{image.reference}  {image.reason}")
-    typer.echo("the previous generation is published; the centre's next state, or `edge rollback --undo`, ends that")
-
-
-def _settings(data_dir: Path | None, target: str) -> SatelliteSettings:
-    settings = SatelliteSettings()
-    if data_dir:
-        settings = settings.model_copy(update={"data_dir": data_dir})
-    if target:
-        settings = settings.model_copy(update={"local_registry_url": target})
-    return settings
-
-
-def _show(outcome: RunOutcome, output: Output) -> None:
-    if output == "json":
-        document = {action: [image.row() for image in outcome.of(action)] for action in ACTIONS} | {
-            "state_digest": outcome.state_digest,
-            "bytes_from_source": outcome.bytes_from_source,
-            "requests": outcome.requests,
-            "seconds": round(outcome.seconds, 3),
-        }
-        typer.echo(json.dumps(document, indent=2))
-        return
-    for image in sorted(outcome.images, key=lambda image: (image.action, image.reference)):
-        typer.echo(f"{image.action:12}{image.reference}  {image.reason}")
-    typer.echo(outcome.summary())
-
-
-def _home_of(given: tuple[str, ...]) -> str:
-    """Take the registry of the first reference for the one that credentials go to."""
-    for item in given:
-        if not Path(item).is_file() and "/" in item:
-            scheme, separator, rest = item.rpartition("://")
-            return f"{scheme}{separator}{rest.partition('/')[0]}"
-    return ""
+    said = "the previous generation is published; the centre's next state, or `edge rollback --undo`, ends that"
+    show_images(images, output, {}, said)

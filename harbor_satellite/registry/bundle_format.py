@@ -13,7 +13,7 @@ import tarfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, UntrustedDataError
+from harbor_satellite.errors import BundleError, HarborSatelliteError, InvalidInputError
 from harbor_satellite.oci.digest import Digest
 
 if TYPE_CHECKING:
@@ -39,14 +39,6 @@ REFERRER_SUBJECT: Final = "io.goharbor.satellite.subject"
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-
-class BundleError(UntrustedDataError):
-    """A bundle lacks a part, was damaged on its way, or is none."""
-
-    def diagnostics(self) -> str:
-        """Say what an operator should check."""
-        return "Nothing was published. Copy the named part again from where the bundle was made, or make it anew."
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, BinaryIO
 
-from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.errors import BundleError, InvalidInputError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.api import CHUNK_BYTES
 from harbor_satellite.registry.bundle_format import (
     PART_MIN_BYTES,
     PARTS_MAX,
-    BundleError,
     Segment,
     part_name,
 )

@@ -12,7 +12,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
+from harbor_satellite.errors import BundleError, HarborSatelliteError, InvalidInputError
 from harbor_satellite.oci.descriptor import Descriptor, parse_descriptor
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import check_repository, reference_kind
@@ -27,7 +27,6 @@ from harbor_satellite.registry.bundle_format import (
     REFERRER_REPOSITORY,
     REFERRER_SUBJECT,
     BundleContents,
-    BundleError,
     member_header,
     padding,
     parse_contents,

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
-from harbor_satellite.errors import RemoteError
+from harbor_satellite.errors import BundleError, RemoteError
 from harbor_satellite.oci.descriptor import MANIFEST_MAX_BYTES, Descriptor, parse_manifest
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.api import ManifestContent
-from harbor_satellite.registry.bundle_format import BundleError
 from harbor_satellite.registry.bundle_parts import PartReader
 from harbor_satellite.registry.bundle_reader import read_directory
 

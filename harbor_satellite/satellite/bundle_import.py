@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self, cast
 
-from harbor_satellite.errors import InvalidInputError, RemoteError
+from harbor_satellite.errors import BundleError, InvalidInputError, RemoteError
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.oci.reference import Reference
-from harbor_satellite.registry.bundle_format import BundleError
 from harbor_satellite.registry.bundle_registry import BundleRegistry
 from harbor_satellite.registry.state_pull import pull_state
 from harbor_satellite.satellite.bundle_names import BUNDLE_STATE_REPOSITORY, IS_INCREMENTAL, PLATFORMS, STATE

@@ -189,7 +189,8 @@ class Engine:
             self._known,
             copy.wish.platforms,
             on_bytes,
-            partials=self._partials,
+            # What does not cross a link need not be kept against its cuts.
+            partials=self._partials if self._gate else None,
             slots=self._slots,
             reserve=self._reserve,
         )

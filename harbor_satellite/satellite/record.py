@@ -105,7 +105,9 @@ class Record:
 
     def images_at_rest(self, applied: Applied) -> tuple[ImageOutcome, ...]:
         """Describe the images of a run that found nothing to do."""
-        failed = {failure.reference for failure in applied.failures}
+        # What a run failed of as a whole, the site having been converged before, is no image's failure.
+        failures = () if applied.is_converged else applied.failures
+        failed = {failure.reference for failure in failures}
         kept = (
             ImageOutcome("kept", str(name), str(digest), "unchanged", rule=Rule.UNCHANGED)
             for name, digest in applied.wanted.items()
@@ -113,7 +115,7 @@ class Record:
         )
         waiting = (
             ImageOutcome("quarantined", failure.reference, "", failure.reason, rule=Rule.QUARANTINE)
-            for failure in applied.failures
+            for failure in failures
         )
         return (*kept, *waiting)
 

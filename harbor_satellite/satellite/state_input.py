@@ -10,7 +10,7 @@ from harbor_satellite.errors import InvalidInputError, MalformedStateError, Size
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.state_pull import pull_state
-from harbor_satellite.satellite.replication import FetchedState, utc_now
+from harbor_satellite.satellite.replication import FetchedState, registry_url, utc_now
 from harbor_satellite.state.artifact import STATE_MAX_BYTES, StateArtifact, parse_state_artifact
 from harbor_satellite.state.satellite_state import parse_satellite_state
 
@@ -36,6 +36,14 @@ def load_states(connections: Connections, given: tuple[str, ...]) -> FetchedStat
 def states_digest(states: tuple[StateArtifact, ...]) -> Digest:
     """Return one digest for states given together, for the run's record."""
     return Digest.of("".join(f"{state.group}={state.generation};{state.artifacts}" for state in states).encode())
+
+
+def home_of(given: tuple[str, ...]) -> str:
+    """Take the registry of the first reference for the one that credentials go to; empty if only files are given."""
+    for item in given:
+        if not Path(item).is_file() and "/" in item:
+            return registry_url(item)
+    return ""
 
 
 def _load(connections: Connections, given: str) -> tuple[StateArtifact, ...]:
