@@ -481,7 +481,7 @@ def test_requests_in_a_row_use_one_connection(fake: FakeRegistry) -> None:
                 assert registry.blob_head(REPOSITORY, Digest.of(b"unknown")) is None
                 assert read(registry) == (0, CONTENT)
 
-    assert len(ports) == 2  # httpx keeps one, urllib3 the other
+    assert len(ports) == 1
 
 
 @pytest.mark.parametrize("userinfo", ["", "edge:p%40ss@"], ids=["open", "with password"])
