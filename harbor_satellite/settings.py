@@ -132,6 +132,11 @@ class SatelliteSettings(BaseSettings):
     poll_interval_seconds: float = Field(default=60.0, gt=0)
     """How often the edge worker asks Prefect for runs; also its prefetch and heartbeat."""
 
+    audit_budget_bytes: int = Field(default=2 * 1024**3, ge=1)
+    """Bytes of blobs that one scheduled audit reads; the next one goes on there."""
+    audit_bytes_per_second: int | None = Field(default=None, ge=1024)
+    """How fast an audit reads the local registry at most; None: as fast as it goes."""
+
     @field_validator("platforms", "image_keys", "state_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -33,7 +33,11 @@ def read_content(satellite: str) -> AuditReport:
     """
     settings = SatelliteSettings()
     store = _store_of(settings, satellite)
-    options = AuditOptions(platforms=settings.replication_options().platforms)
+    options = AuditOptions(
+        budget_bytes=settings.audit_budget_bytes,
+        bytes_per_second=settings.audit_bytes_per_second,
+        platforms=settings.replication_options().platforms,
+    )
     with local_registry(settings) as registry:
         report = audit_site(registry, store, options)
     for finding in report.findings:

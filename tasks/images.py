@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import HarborSatelliteError, PausedError
+from harbor_satellite.satellite.sync import recover
 from tasks.policy import local_task, remote_task
 from tasks.progress import show_progress
 
@@ -24,6 +25,7 @@ _COPY_TIMEOUT_SECONDS = 24 * 3600.0  # a slow link is no error; a silent peer is
 @remote_task(name="check-state", timeout_seconds=_STATE_TIMEOUT_SECONDS)
 def check_state(site: Site) -> Digest | None:
     """Return the digest of the state to apply, or None if the site is in step already."""
+    recover(site.engine)
     current = site.engine.check(site.registration.state)
     if current is None:
         get_run_logger().info("nothing to do state=%s", site.engine.store.applied().state_digest)

@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from harbor_satellite.edge_site import local_registry, open_own_engine
-from harbor_satellite.errors import ConflictError, InvalidInputError
+from harbor_satellite.cli.sizes import parse_size
+from harbor_satellite.edge_site import local_registry, open_own_engine, site_settings
+from harbor_satellite.errors import ConflictError
 from harbor_satellite.satellite.audit import AuditOptions, audit_site
 from harbor_satellite.satellite.healing import heal_site, leave_findings, lock_patiently, needs_healing
 from harbor_satellite.satellite.store import SatelliteStore
-from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from harbor_satellite.satellite.findings import AuditReport
+    from harbor_satellite.settings import SatelliteSettings
 
-_SIZE: Final = re.compile(r"(?P<count>[0-9]{1,15})(?P<unit>[KMGT]?)(?P<binary>i?)B?", re.IGNORECASE)
 _PATIENCE_SECONDS: Final = 60.0
 """How long a replication that runs now is waited for before anything is healed."""
 
 
 def audit(
     budget: Annotated[
-        str, typer.Option(help="Bytes of blobs to read, such as 500M or 2G; the next audit goes on. 'all': everything.")
-    ] = "2G",
+        str,
+        typer.Option(
+            help="Bytes of blobs to read, such as 500M, or all; the next audit goes on. Without: the setting."
+        ),
+    ] = "",
     rate: Annotated[str, typer.Option(help="Bytes to read in a second at most, such as 20M. Without: no limit.")] = "",
     no_heal: Annotated[bool, typer.Option("--no-heal", help="Only say what is damaged.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="The satellite's folder.")] = None,
     output: Annotated[Literal["text", "json"], typer.Option(help="How to say what was found.")] = "text",
 ) -> None:
     """Read this site's content again, and heal what is damaged from the source; exit 1 if something is left damaged."""
-    settings = SatelliteSettings()
-    if data_dir:
-        settings = settings.model_copy(update={"data_dir": data_dir})
+    settings = site_settings(data_dir)
     replication = settings.replication_options()
     options = AuditOptions(
-        budget_bytes=None if budget == "all" else parse_size(budget),
-        bytes_per_second=parse_size(rate) if rate else None,
+        budget_bytes=None if budget == "all" else parse_size(budget) if budget else settings.audit_budget_bytes,
+        bytes_per_second=parse_size(rate) if rate else settings.audit_bytes_per_second,
         platforms=replication.platforms,
     )
     store = SatelliteStore(settings.data_dir)
@@ -53,20 +53,6 @@ def audit(
     _show(report, output)
     if report.damaged:
         raise typer.Exit(1)
-
-
-def parse_size(text: str) -> int:
-    """Read a count of bytes as people write it: ``500M``, ``2G``, ``1GiB``.
-
-    Raises:
-        InvalidInputError: it is none, or nothing.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or (match["binary"] and not match["unit"]) or int(match["count"]) == 0:
-        raise InvalidInputError(f"not a size in bytes, such as 500M or 2G: {text[:40]!r}")
-    base, power = 1024 if match["binary"] else 1000, " KMGT".index(match["unit"].upper() or " ")
-    factor: int = base**power
-    return int(match["count"]) * factor
 
 
 def _heal(settings: SatelliteSettings, store: SatelliteStore, report: AuditReport) -> AuditReport:

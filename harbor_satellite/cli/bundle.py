@@ -12,6 +12,7 @@ import typer
 
 from harbor_satellite.cli.images import Output, show_images
 from harbor_satellite.cli.progress import show_progress
+from harbor_satellite.cli.sizes import parse_size
 from harbor_satellite.edge_site import (
     credentials_of,
     given_store,
@@ -24,7 +25,6 @@ from harbor_satellite.edge_site import (
 )
 from harbor_satellite.errors import InvalidInputError, NotFoundError
 from harbor_satellite.oci.platform import Platform
-from harbor_satellite.registry.bundle_format import parse_size
 from harbor_satellite.satellite.connections import Connections
 from harbor_satellite.satellite.options import WanLimits
 from harbor_satellite.satellite.receipt import RECEIPT_MAX_BYTES, Receipt, parse_receipt, receipt_json

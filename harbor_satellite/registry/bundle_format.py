@@ -37,9 +37,6 @@ REFERRER_REPOSITORY: Final = "io.goharbor.satellite.repository"
 REFERRER_SUBJECT: Final = "io.goharbor.satellite.subject"
 """With the repository: an entry of index.json is a referrer of this manifest."""
 
-_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_BINARY_UNITS: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -89,20 +86,6 @@ def padding(size: int) -> bytes:
 def part_name(name: str, number: int) -> str:
     """Return the name of a part of a split bundle."""
     return f"{name}.{number:03}"
-
-
-def parse_size(text: str) -> int:
-    """Read a count of bytes such as ``700M`` or ``4G``; K, M, G, T are decimal, Ki, Mi, Gi, Ti binary.
-
-    Raises:
-        InvalidInputError: it is none.
-    """
-    number = text.rstrip("KMGTiB")
-    unit = text[len(number) :].removesuffix("B")
-    factor = _UNITS.get(unit) or _BINARY_UNITS.get(unit)
-    if not number.isascii() or not number.isdigit() or factor is None:
-        raise InvalidInputError(f"not a size (such as 700M, 4G, 4GiB): {text[:80]!r}")
-    return int(number) * factor
 
 
 def contents_json(contents: BundleContents) -> bytes:

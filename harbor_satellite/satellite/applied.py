@@ -46,6 +46,8 @@ class Applied:
     """What this satellite put under each name; two digests while a tag is being moved."""
     sizes: Mapping[LocalTag, int] = field(default_factory=dict)
     """Bytes of each artifact, where its state says."""
+    sources: Mapping[LocalTag, str] = field(default_factory=dict)
+    """The registry that a name comes from, as its state names it."""
     platforms: Mapping[LocalTag, tuple[Platform, ...]] = field(default_factory=dict)
     """Children of the index under a name that were brought, where not all were."""
     verified: Mapping[LocalTag, str] = field(default_factory=dict)
@@ -78,6 +80,9 @@ def applied_of(document: Mapping[str, Any]) -> Applied:
         owned=owned,
         sizes={LocalTag(item["repository"], item["tag"]): int(item["size"]) for item in document["sizes"]},
         look_at=int(document.get("look_at", 0)),
+        sources={
+            LocalTag(item["repository"], item["tag"]): str(item["source"]) for item in document.get("sources", ())
+        },
         platforms={
             LocalTag(item["repository"], item["tag"]): tuple(Platform.parse(one) for one in item["platforms"])
             for item in document.get("platforms", ())
@@ -112,6 +117,10 @@ def applied_json(applied: Applied) -> dict[str, Any]:
         "sizes": [
             {"repository": name.repository, "tag": name.tag, "size": size}
             for name, size in sorted(applied.sizes.items())
+        ],
+        "sources": [
+            {"repository": name.repository, "tag": name.tag, "source": source}
+            for name, source in sorted(applied.sources.items())
         ],
         "platforms": [
             {"repository": name.repository, "tag": name.tag, "platforms": [str(one) for one in platforms]}

@@ -234,10 +234,14 @@ class _Reader:
         damage = look_at_blob(self._target, first, digest, use.size, self._pace)
         if damage is None:
             return damaged
-        # One copy is bad: which of the others are, says what is hit and whether good bytes are at hand.
-        others = (repository for repository in intact if repository != first)
-        looked = {each: look_at_blob(self._target, each, digest, use.size, self._pace) for each in others}
-        return damaged | {first: damage} | {each: found for each, found in looked.items() if found is not None}
+        # Who else is hit? If the next copy is bad too, they are one file; else each is looked at.
+        others = [repository for repository in intact if repository != first]
+        for position, repository in enumerate(others):
+            other = look_at_blob(self._target, repository, digest, use.size, self._pace)
+            if other is not None and position == 0:
+                return damaged | dict.fromkeys(intact, damage)
+            damaged = damaged | ({repository: other} if other is not None else {})
+        return damaged | {first: damage}
 
 
 def _lasting(findings: tuple[Finding, ...], before: tuple[Root, ...], after: tuple[Root, ...]) -> tuple[Finding, ...]:

@@ -30,6 +30,7 @@ from harbor_satellite.state.desired import LocalTag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
@@ -119,7 +120,7 @@ class Healer:
         subject: Literal["manifest", "blob"] = "manifest" if journal.blob_size is None else "blob"
         finding = Finding(subject, Damage.MISSING, journal.digest, journal.blob_size or 0, journal.repositories, images)
         replacement = Replacement(self.target, self.store, journal, self._holders().repositories)
-        if journal.blob_size is None or not self._damaged_copies(finding.digest, finding.size, journal.repositories):
+        if journal.blob_size is None or not self._is_damaged(finding.digest, finding.size, journal.repositories):
             replacement.finish()
         else:
             replacement.replace_blob(self.good.blob(journal.digest, journal.blob_size, images, ()))
@@ -148,11 +149,12 @@ class Healer:
         if finding.subject == "manifest":
             read = read_manifest(self.target, finding.repositories[0], finding.digest)
             return replace(finding, images=names) if isinstance(read, Damage) and names else None
-        damaged = self._damaged_copies(finding.digest, finding.size, finding.repositories)
-        return replace(finding, images=names, repositories=damaged) if damaged and names else None
+        is_damaged = bool(names) and self._is_damaged(finding.digest, finding.size, finding.repositories)
+        return replace(finding, images=names) if is_damaged else None
 
-    def _damaged_copies(self, digest: Digest, size: int, where: Iterable[str]) -> tuple[str, ...]:
-        return tuple(each for each in where if look_at_blob(self.target, each, digest, size, Pace(None)) is not None)
+    def _is_damaged(self, digest: Digest, size: int, where: Iterable[str]) -> bool:
+        """Tell whether any copy is; reads on until one is met."""
+        return any(look_at_blob(self.target, each, digest, size, Pace(None)) is not None for each in where)
 
     def _tag_names(self, name: LocalTag) -> Digest | None:
         found = self.target.manifest_head(name.repository, name.tag)
@@ -215,20 +217,26 @@ class Healer:
         users = self._holders().of(digest)
         elsewhere = sorted({held.repository for held in users} - set(finding.repositories))
         path = self.good.blob(digest, size, finding.images, tuple(elsewhere))
-        descriptor = Descriptor("application/octet-stream", digest, size)
         # What others keep at the site is healed along with it: they may share the very file.
         where = (*finding.repositories, *elsewhere)
-        for repository in self._damaged_copies(digest, size, where):
-            self.target.blob_put(repository, descriptor, chunks_of(path))
         how = _OVERWRITTEN
-        if self._damaged_copies(digest, size, where):
+        if not self._overwrite_blob(Descriptor("application/octet-stream", digest, size), where, path):
             self._holders().look_again()
             self._replacement(Journal(digest, size, where, self._holders().of(digest))).replace_blob(path)
             how = _REPLACED
-        if self._damaged_copies(digest, size, where):
-            return finding.left(_KEEPS)
+            if self._is_damaged(digest, size, where):
+                return finding.left(_KEEPS)
         self.good.forget(digest)
         return finding.healed(how)
+
+    def _overwrite_blob(self, blob: Descriptor, where: tuple[str, ...], path: Path) -> bool:
+        """Put a blob over its damaged copies; False as soon as the registry keeps one of them."""
+        for repository in where:
+            if self._is_damaged(blob.digest, blob.size, (repository,)):
+                self.target.blob_put(repository, blob, chunks_of(path))
+                if self._is_damaged(blob.digest, blob.size, (repository,)):
+                    return False
+        return True
 
     def _tags(self, finding: Finding) -> tuple[str, ...]:
         """Return the tags of a damaged manifest: those that the registry tells, and those that are on record."""

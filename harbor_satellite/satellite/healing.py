@@ -15,12 +15,11 @@ from harbor_satellite.satellite.healer import Healer
 from harbor_satellite.satellite.healing_journal import load_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from harbor_satellite.satellite.engine import Engine
     from harbor_satellite.satellite.findings import AuditReport, Finding
     from harbor_satellite.satellite.store import SatelliteStore
-    from harbor_satellite.state.desired import LocalTag
 
 _LOG = logging.getLogger(__name__)
 _LOCK_POLL_SECONDS: Final = 2.0
@@ -31,19 +30,18 @@ def needs_healing(store: SatelliteStore, report: AuditReport) -> bool:
     return bool(report.damaged) or load_journal(store) is not None
 
 
-def heal_site(engine: Engine, report: AuditReport, sources: Mapping[LocalTag, str] | None = None) -> AuditReport:
+def heal_site(engine: Engine, report: AuditReport) -> AuditReport:
     """Heal what an audit found, and keep the audit with what became of each finding.
 
     Args:
         engine: the run's hold on the site; whoever opened it holds the site's lock.
         report: what an audit of this site found.
-        sources: the registry that a name comes from, where it is not the one of the registration.
 
     Raises:
         StorageError: a record of the satellite is damaged, or cannot be written.
     """
     started = time.monotonic()
-    healer = make_healer(engine, sources)
+    healer = make_healer(engine)
     findings = healer.heal_all(report.findings)
     healed = replace(
         report,
@@ -55,7 +53,7 @@ def heal_site(engine: Engine, report: AuditReport, sources: Mapping[LocalTag, st
     return healed
 
 
-def finish_interrupted(engine: Engine, sources: Mapping[LocalTag, str] | None = None) -> Finding | None:
+def finish_interrupted(engine: Engine) -> Finding | None:
     """Put back what a healing that was killed had taken away; None if there is nothing to put back.
 
     For the begin of a replication, which would fetch again what is only waiting to be put back, and knows nothing of
@@ -64,7 +62,7 @@ def finish_interrupted(engine: Engine, sources: Mapping[LocalTag, str] | None = 
     Raises:
         HarborSatelliteError: why it cannot be put back now; it stays on record.
     """
-    return make_healer(engine, sources).finish() if load_journal(engine.store) else None
+    return make_healer(engine).finish() if load_journal(engine.store) else None
 
 
 def leave_findings(store: SatelliteStore, report: AuditReport, reason: str) -> AuditReport:
@@ -74,12 +72,12 @@ def leave_findings(store: SatelliteStore, report: AuditReport, reason: str) -> A
     return left
 
 
-def make_healer(engine: Engine, sources: Mapping[LocalTag, str] | None = None) -> Healer:
+def make_healer(engine: Engine) -> Healer:
     """Make the healer of a site from the run's hold on it."""
     good = GoodBytes(
         engine.connections,
         engine.store.folder,
-        sources or {},
+        engine.store.applied().sources,
         engine.options.disk_reserve_bytes,
         engine.check_link,
     )

@@ -89,6 +89,7 @@ class Record:
             groups=fetched.applied_groups(),
             wanted={item.name: item.digest for item in desired},
             sizes={item.name: item.size for item in desired if item.size is not None},
+            sources={item.name: item.source for item in desired if item.source},
             platforms={item.name: item.wish.platforms for item in there if item.wish.platforms},
             verified={item.name: demands_mark(item.digest, marks[item.name]) for item in there if marks[item.name]},
             choices=self.choices,

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError, PausedError
+from harbor_satellite.satellite.healing import finish_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from harbor_satellite.satellite.replication import FetchedState
     from harbor_satellite.state.plan import Copy
 
+_LOG = logging.getLogger(__name__)
 _ROUNDS: Final = 3
 """How often an image is tried in one run, as long as its error says that trying again may help."""
 _WAIT_SECONDS: Final = 2.0
@@ -43,6 +46,7 @@ def sync_satellite(engine: Engine, state_url: str, watcher: Watcher | None = Non
             A single bad image does not raise; it is in the outcome.
         PausedError: nothing may be asked of the source now.
     """
+    recover(engine)
     try:
         if engine.check(state_url) is None:
             return engine.rest()
@@ -53,6 +57,14 @@ def sync_satellite(engine: Engine, state_url: str, watcher: Watcher | None = Non
     except HarborSatelliteError as error:
         engine.fail(error)
         raise
+
+
+def recover(engine: Engine) -> None:
+    """Finish a healing that was killed, before anything is planned: what it took away is put back from its journal."""
+    try:
+        finish_interrupted(engine)
+    except HarborSatelliteError as error:  # it stays on record for the next run
+        _LOG.warning("interrupted healing not finished reason=%s", error)
 
 
 def sync_fetched(engine: Engine, fetched: FetchedState, watcher: Watcher | None = None) -> RunOutcome:

@@ -224,3 +224,22 @@ def test_cli_edge_user_makes_a_user_that_may_log_in(run: Run, monkeypatch: pytes
     assert HtpasswdAuthenticator(tmp_path / "users").verify("satellite", "made-up-password")
     assert run("edge", "user", "satellite", "--htpasswd", str(tmp_path / "users"), "--delete") == 0
     assert not HtpasswdAuthenticator(tmp_path / "users").verify("satellite", "made-up-password")
+
+
+def test_cli_edge_sync_loads_nothing_of_the_centre(
+    tmp_path: Path, source: tuple[FakeRegistry, str], target: tuple[FakeRegistry, str]
+) -> None:
+    state = write_state(tmp_path / "state.json", source[1], (APP, push(source[1])))
+    arguments = ["edge", "sync", "--state", state, "--target", target[1], "--data-dir", str(tmp_path / "data")]
+    code = (
+        "import atexit, sys; from harbor_satellite.cli import main; "
+        "atexit.register(lambda: print('loaded', *sorted({name.partition('.')[0] for name in sys.modules}))); "
+        f"sys.argv[1:] = {arguments!r}; main()"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "harbor_satellite" in loaded
+    assert not loaded & {"oras", "requests", "jsonschema", "prefect", "sqlalchemy", "fastapi", "starlette", "uvicorn"}
