@@ -32,7 +32,7 @@ check: $(VENV)/.installed  ## Check format, lint, types and layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed $(TOOLS)/.installed  ## Measure copying beside every copier found on PATH, as ratios
+bench: $(VENV)/.installed $(TOOLS)/.installed $(TOOLS)/.installed-bench  ## Measure copying beside every copier found on PATH, as ratios (about 10 minutes)
 	$(BIN)/python -m tests.benchmarks
 
 format: $(VENV)/.installed  ## Format the code
@@ -56,6 +56,10 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 
 $(TOOLS)/.installed: tests/install-tools.sh
 	sh tests/install-tools.sh $(TOOLS) fast
+	@touch $@
+
+$(TOOLS)/.installed-bench: tests/install-tools.sh
+	sh tests/install-tools.sh $(TOOLS) bench
 	@touch $@
 
 $(TOOLS)/.installed-slow: tests/install-tools.sh

@@ -1,127 +1,109 @@
-"""Measure copying a set of images beside every copier found on PATH: `make bench`.
+"""Measure replication beside every copier found on PATH: ``make bench``, about ten minutes.
 
-Each copier gets the same source and an empty target of its own, in turns, three rounds; the table shows the
-median and its ratio to ours. Machines differ and are noisy: only the ratios of one run mean anything.
+Variables: ``BENCH_ONLY=lan,wan`` (some workloads), ``BENCH_ROUNDS=1`` (at most so many rounds), ``BENCH_QUICK=1``
+(an eighth of the bytes, one round: only to see that it runs).
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
+import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.demo import images
-from harbor_satellite.processes import Child, free_port
 from harbor_satellite.registry.client import HttpRegistry
-from harbor_satellite.registry.server import run_registry_server
+from tests.benchmarks import inside, measure
+from tests.benchmarks.copiers import OURS, found_peers
+from tests.benchmarks.table import Verdict, median_row, save, show
+from tests.benchmarks.workloads import Workload, all_workloads, run_round, shaped
 
-ROUNDS = 3
-IMAGES = 12
-LAYER_BYTES = 4_000_000
-SHARED_BYTES = 20_000_000
+if TYPE_CHECKING:
+    from tests.benchmarks.corpus import Corpus
+    from tests.benchmarks.measure import Row
 
-Copier = Callable[[str, str, Path], list[list[str]]]
-"""(source host, target host, folder) → commands to run one after another."""
-
-
-def start_registry(folder: Path, name: str) -> tuple[Child, str]:
-    host = f"127.0.0.1:{free_port()}"
-    argv = [sys.executable, "-m", "tests.benchmarks", "registry", str(folder / name), host]
-    child = Child(name, argv, env={}, log=folder / f"{name}.log")
-    child.wait_for(f"http://{host}/v2/", 30)
-    return child, host
-
-
-def fill(host: str, folder: Path) -> None:
-    with HttpRegistry(host) as source:
-        shared = images.layer("shared", SHARED_BYTES)
-        artifacts = []
-        for number in range(IMAGES):
-            repository = f"bench/image{number:02}"
-            children = [
-                images.push_image(
-                    source, repository, platform, [shared, images.layer(f"{number}-{platform}", LAYER_BYTES)]
-                )
-                for platform in (images.AMD64, images.ARM64)
-            ]
-            index = images.push_index(source, repository, "v1", children)
-            artifacts.append({"repository": repository, "tag": ["v1"], "digest": str(index.digest)})
-    state = {"group": "bench", "registry": f"http://{host}", "artifacts": artifacts}
-    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+HEAD: Final = """\
+What is measured. Every copier brings the same images from the same source ({source}) to an empty target of its own,
+in turns; shown is the median of the rounds. Between them and the source stands a TCP proxy that counts bytes and
+requests and, where it is said, has the latency and width of a WAN; it, the registries and the copiers share this
+machine's {cores} cores and its disk. Ours is one `harbor-satellite edge sync` process from its start to its end,
+Python's start included, unless a line says otherwise; crane, oras and skopeo are one process per image, as many at
+once as ours has images under way; regsync is one process. CPU is that of the copier's processes alone, memory that
+of the largest of them. Machines differ and are noisy: only the ratios of one run mean anything.
+"""
 
 
-def ours(_source: str, target: str, folder: Path) -> list[list[str]]:
-    code = "from harbor_satellite.cli import main; main()"
-    data_dir = tempfile.mkdtemp(dir=folder)
-    argv = [sys.executable, "-c", code, "edge", "sync", "--state", str(folder / "state.json")]
-    return [[*argv, "--target", f"http://{target}", "--data-dir", data_dir, "--workers", "8"]]
+class Bench:
+    """What was asked for, and what came of it."""
 
+    def __init__(self) -> None:
+        self.is_quick = bool(os.environ.get("BENCH_QUICK"))
+        self.only = {name for name in os.environ.get("BENCH_ONLY", "").split(",") if name}
+        self.max_rounds = 1 if self.is_quick else int(os.environ.get("BENCH_ROUNDS") or 3)
+        self.scale = 0.125 if self.is_quick else 1.0
+        self.peers = found_peers()
+        self.source_kind = "cncf" if measure.has_registry("cncf") else "embedded"
+        self.rows: list[Row] = []
+        self.verdicts: list[Verdict] = []
+        self._filled: dict[object, tuple[str, Corpus]] = {}
 
-def one_by_one(make: Callable[[str, str], list[str]]) -> Copier:
-    def commands(source: str, target: str, _folder: Path) -> list[list[str]]:
-        names = [f"bench/image{number:02}:v1" for number in range(IMAGES)]
-        return [make(f"{source}/{name}", f"{target}/{name}") for name in names]
+    def is_asked(self, name: str) -> bool:
+        """Tell whether a workload is to be run."""
+        return not self.only or name in self.only
 
-    return commands
+    def run(self) -> None:
+        """Run everything that is asked for, and show it as it comes."""
+        print(HEAD.format(source=self.source_kind, cores=os.cpu_count()))
+        print("copiers: " + ", ".join([OURS, *(f"{name} {version}" for name, version in self.peers.items())]))
+        with ExitStack() as stack:
+            for workload in all_workloads(self.scale):
+                if not self.is_asked(workload.name):
+                    continue
+                if not measure.has_registry(workload.target):
+                    print(f"\nNOT MEASURED: {workload.what}: no such registry on PATH")
+                    continue
+                self._measure(workload, stack)
+        for name in filter(self.is_asked, inside.WORKLOADS):
+            self._keep(*inside.run(name, self.source_kind, self.scale))
 
+    def _measure(self, workload: Workload, stack: ExitStack) -> None:
+        host, filled = self._fill(workload, stack)
+        copiers = [OURS, *(self.peers if workload.has_peers else ())]
+        rounds: dict[str, list[Row]] = {copier: [] for copier in copiers}
+        with shaped(workload, host) as line:
+            for _ in range(min(workload.rounds, self.max_rounds)):
+                for copier in copiers:
+                    rounds[copier].append(run_round(workload, filled, line, copier))
+        rows = [median_row(each) for each in rounds.values()]
+        # Where peers cannot do the same, the first workload's are what ours is held against.
+        others = [row for row in self.rows if row.workload == "lan" and row.copier != OURS]
+        verdicts = list(workload.judge(rows if workload.has_peers else [*rows, *others], filled))
+        sizes = f"{filled.unique_bytes / 2**20:.0f} MiB unique, {filled.counted_bytes / 2**20:.0f} MiB image by image"
+        self._keep(f"{workload.name} — {workload.what} ({sizes})", rows, verdicts)
 
-COPIERS: dict[str, Copier] = {
-    "harbor-satellite": ours,
-    "crane": one_by_one(lambda source, target: ["crane", "copy", "--insecure", source, target]),
-    "oras": one_by_one(
-        lambda source, target: ["oras", "cp", "-r", "--from-plain-http", "--to-plain-http", source, target]
-    ),
-    "skopeo": one_by_one(
-        lambda source, target: [
-            *["skopeo", "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"],
-            *[f"docker://{source}", f"docker://{target}"],
-        ]
-    ),
-}
+    def _fill(self, workload: Workload, stack: ExitStack) -> tuple[str, Corpus]:
+        code = workload.fill
+        if code not in self._filled:
+            source = stack.enter_context(measure.registry(self.source_kind))
+            with HttpRegistry(source.url) as opened:
+                self._filled[code] = source.host, code(opened)
+        return self._filled[code]
 
-
-def measure(name: str, source: str, folder: Path, turn: int) -> float:
-    registry, target = start_registry(folder, f"target-{name}-{turn}")
-    try:
-        started = time.monotonic()
-        for command in COPIERS[name](source, target, folder):
-            subprocess.run(command, check=True, capture_output=True)
-        return time.monotonic() - started
-    finally:
-        registry.stop()
-        shutil.rmtree(folder / f"target-{name}-{turn}")
+    def _keep(self, title: str, rows: list[Row], verdicts: list[Verdict]) -> None:
+        show(title, rows, verdicts)
+        self.rows += rows
+        self.verdicts += verdicts
+        save(self.rows)
 
 
 def main() -> None:
-    found = [name for name in COPIERS if name == "harbor-satellite" or shutil.which(name)]
-    print(f"measuring {', '.join(found)}; not on PATH: {', '.join(sorted(COPIERS.keys() - set(found))) or 'none'}")
-    with tempfile.TemporaryDirectory(prefix="harbor-satellite-bench-") as name:
-        folder = Path(name)
-        registry, source = start_registry(folder, "source")
-        try:
-            fill(source, folder)
-            seconds: dict[str, list[float]] = {copier: [] for copier in found}
-            for turn in range(ROUNDS):
-                for copier in found:
-                    seconds[copier].append(measure(copier, source, folder, turn))
-        finally:
-            registry.stop()
-    base = statistics.median(seconds["harbor-satellite"])
-    unique = (SHARED_BYTES + 2 * IMAGES * LAYER_BYTES) / 1e6
-    print(f"{IMAGES} images of two platforms, {unique:.0f} MB of unique layers, from one empty target to the next")
-    for copier in found:
-        median = statistics.median(seconds[copier])
-        print(f"  {copier:18} median {median:6.2f} s   {median / base:5.2f} × ours")
+    """Run the benchmarks."""
+    started = time.monotonic()
+    bench = Bench()
+    bench.run()
+    met = sum(verdict.is_met for verdict in bench.verdicts)
+    print(f"\n{met} of {len(bench.verdicts)} targets met; it took {(time.monotonic() - started) / 60:.1f} minutes")
+    print("rows: build/bench.json")
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["registry"]:
-        run_registry_server(Path(sys.argv[2]), sys.argv[3], None, allow_anonymous_writes=True)
-    else:
-        main()
+    main()
