@@ -14,7 +14,10 @@ TASKS_PER_RUN = 32
 """Up to so many artifacts get a task each; more are batched, since a task costs the server 35 ms and 23 kB."""
 TABLE_ROWS = 1000
 """Rows of a table artifact; changes and failures first, so that what was cut off is only what stayed."""
-_ORDER = {"failed": 0, "copied": 1, "deleted": 2, "kept": 3}
+_ORDER = {
+    action: place
+    for place, action in enumerate(("failed", "quarantined", "paused", "staged", "copied", "deleted", "kept"))
+}
 
 
 def batches(copies: tuple[Copy, ...]) -> tuple[tuple[str, tuple[Copy, ...]], ...]:

@@ -146,7 +146,7 @@ def _import(settings: SatelliteSettings, connections: BundleConnections, *, is_s
     else:
         # States given by hand have a record of their own, as in `edge sync --state`, and are no way around this one.
         store = given_store(settings)
-        fetch_state(connections.as_connections(), decision.state, own.applied().groups, utc_now())
+        fetch_state(connections.as_connections(), decision.state, own.applied().highest(), utc_now())
     options = settings.replication_options(is_asked_for=True)
     # No byte crosses the link, so nothing of its limits holds.
     options = replace(options, wan=WanLimits(), platforms=options.platforms or connections.platforms)

@@ -89,7 +89,7 @@ def _sync_given(
         ) as engine,
     ):
         engine.check_link()
-        return sync_fetched(engine, load_states(engine.connections, given), watcher)
+        return sync_fetched(engine, load_states(engine.connections, given, engine.state_verifier), watcher)
 
 
 def _sync_own(settings: SatelliteSettings, options: ReplicationOptions, watcher: Watcher) -> RunOutcome:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class Applied:
     """Whether the site is wholly on that state, with nothing failed or refused."""
     applied_at: datetime | None = None
     groups: tuple[AppliedGroup, ...] = ()
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """The highest generation of each group that was ever followed here: neither leaving nor going back lowers it."""
     wanted: Mapping[LocalTag, Digest] = field(default_factory=dict)
     """Every name that this state asks for, whoever put it there: what the next look is held against."""
     look_at: int = 0
@@ -61,6 +63,11 @@ class Applied:
     failures: tuple[ImageFailure, ...] = ()
     last_run: LastRun | None = None
 
+    def highest(self) -> dict[str, int]:
+        """Return the highest generation of each group that was ever followed here."""
+        now = {group.group: group.generation for group in self.groups}
+        return {group: max(self.seen.get(group, 0), now.get(group, 0)) for group in {**self.seen, **now}}
+
 
 def applied_of(document: Mapping[str, Any]) -> Applied:
     """Read the record from its JSON; raises whatever a missing key or a wrong value raises."""
@@ -69,8 +76,6 @@ def applied_of(document: Mapping[str, Any]) -> Applied:
         for item in document["owned"]
     }
     digest, applied_at, last_run = document["state_digest"], document["applied_at"], document["last_run"]
-    if last_run:
-        last_run = LastRun(**last_run | {"finished_at": datetime.fromisoformat(last_run["finished_at"])})
     return Applied(
         state_digest=Digest.parse(digest) if digest else None,
         is_converged=bool(document["is_converged"]),
@@ -79,6 +84,7 @@ def applied_of(document: Mapping[str, Any]) -> Applied:
         wanted={LocalTag(item["repository"], item["tag"]): Digest.parse(item["digest"]) for item in document["wanted"]},
         owned=owned,
         sizes={LocalTag(item["repository"], item["tag"]): int(item["size"]) for item in document["sizes"]},
+        seen={str(group): int(generation) for group, generation in document.get("seen", {}).items()},
         look_at=int(document.get("look_at", 0)),
         sources={
             LocalTag(item["repository"], item["tag"]): str(item["source"]) for item in document.get("sources", ())
@@ -94,7 +100,7 @@ def applied_of(document: Mapping[str, Any]) -> Applied:
         next_try_at=datetime.fromisoformat(next_try) if (next_try := document.get("next_try_at")) else None,
         choices=str(document.get("choices", "")),
         failures=tuple(ImageFailure.model_validate(item) for item in document["failures"]),
-        last_run=last_run or None,
+        last_run=_last_run(last_run) if last_run else None,
     )
 
 
@@ -109,6 +115,7 @@ def applied_json(applied: Applied) -> dict[str, Any]:
             {"repository": name.repository, "tag": name.tag, "digest": str(digest)}
             for name, digest in sorted(applied.wanted.items())
         ],
+        "seen": dict(sorted(applied.seen.items())),
         "look_at": applied.look_at,
         "owned": [
             {"repository": name.repository, "tag": name.tag, "digests": sorted(map(str, digests))}
@@ -138,8 +145,29 @@ def applied_json(applied: Applied) -> dict[str, Any]:
         "next_try_at": applied.next_try_at.isoformat() if applied.next_try_at else None,
         "choices": applied.choices,
         "failures": [failure.model_dump() for failure in applied.failures],
-        "last_run": asdict(run) | {"finished_at": run.finished_at.isoformat()} if (run := applied.last_run) else None,
+        "last_run": _last_run_json(applied.last_run) if applied.last_run else None,
     }
+
+
+def with_rest(applied: Applied, rest: Mapping[str, Any] | None) -> Applied:
+    """Add how the last run went that changed nothing, if that was later."""
+    last_run = _last_run(rest["last_run"]) if rest else None
+    if rest is None or last_run is None or (applied.last_run and last_run.finished_at <= applied.last_run.finished_at):
+        return applied
+    return replace(applied, last_run=last_run, look_at=int(rest["look_at"]))
+
+
+def rest_json(last_run: LastRun, look_at: int) -> dict[str, Any]:
+    """Write how a run went that changed nothing."""
+    return {"last_run": _last_run_json(last_run), "look_at": look_at}
+
+
+def _last_run(item: Mapping[str, Any]) -> LastRun:
+    return LastRun(**dict(item) | {"finished_at": datetime.fromisoformat(item["finished_at"])})
+
+
+def _last_run_json(run: LastRun) -> dict[str, Any]:
+    return asdict(run) | {"finished_at": run.finished_at.isoformat()}
 
 
 def _quarantined(item: Mapping[str, Any]) -> Quarantined:

@@ -155,7 +155,7 @@ def _own(
     # By digest: the tag may move between two requests, and everything must be of one decision.
     scheme, separator, _ = own.url.rpartition("://")
     url = f"{scheme}{separator}{own.reference.with_digest(own.digest)}"
-    fetched = fetch_state(connections, url, applied, now)
+    fetched = fetch_state(connections, url, {group.group: group.generation for group in applied}, now)
     artifacts = [
         DecisionArtifact(pin.state.repository, digest, _names(pin.state, digest), own.source)
         for pin, digest in zip(own.state.groups, fetched.group_digests, strict=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harbor_satellite.errors import HarborSatelliteError, PausedError, SignatureError, StorageError
+from harbor_satellite.errors import HarborSatelliteError, PausedError, StorageError
 from harbor_satellite.registry.copy import Copier, KnownBlobs
 from harbor_satellite.registry.cosign import Cosign
 from harbor_satellite.registry.partials import PartialFolder
@@ -28,15 +29,19 @@ from harbor_satellite.satellite.replication import (
     fetch_state,
     utc_now,
 )
+from harbor_satellite.satellite.rollback import release
 from harbor_satellite.satellite.staging import Verifier, demands_of, site_blobs, stage
+from harbor_satellite.state.plan import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
+    from harbor_satellite.oci.descriptor import Descriptor
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.satellite.connections import Connections
     from harbor_satellite.satellite.options import ReplicationOptions
+    from harbor_satellite.satellite.replication import Verify
     from harbor_satellite.satellite.store import SatelliteStore
     from harbor_satellite.satellite.wan import WanGate
     from harbor_satellite.state.artifact import StateArtifact
@@ -101,11 +106,14 @@ class Engine:
 
     def _is_settled(self, current: Digest) -> bool:
         applied, generations = self.store.applied(), load_generations(self.store)
+        if generations.held not in {None, current}:
+            release(self.store)  # the centre has published another state: that ends what an operator held
         if generations.current is None or current not in {applied.state_digest, generations.held}:
             return False
         if self.options.is_deep or not self.record.is_at_rest(applied, self._now()):
             return False
-        is_right, self._look_at = look_around(self.connections.target, generations.current.digests(), applied.look_at)
+        standing = {n: d for n, d in generations.current.digests().items() if applied.wanted.get(n) == d}
+        is_right, self._look_at = look_around(self.connections.target, standing, applied.look_at)
         return is_right
 
     def fetch(self, state_url: str) -> FetchedState:
@@ -120,8 +128,20 @@ class Engine:
             current = current_state_digest(self.connections, state_url)
             if current == generations.held:
                 return fetch_generation(self.connections, state_url, generations.current)
-        verify = self._verify_state if self.options.state_keys else None
-        return fetch_state(self.connections, state_url, self.store.applied().groups, self._now(), verify)
+        applied = self.store.applied()
+        return fetch_state(
+            self.connections,
+            state_url,
+            applied.highest(),
+            self._now(),
+            verify=self.state_verifier,
+            accepted=applied.state_digest,
+        )
+
+    @property
+    def state_verifier(self) -> Verify | None:
+        """What checks who signed a state; None: nobody must have."""
+        return self._verify_state if self.options.state_keys else None
 
     def _verify_state(self, url: str, repository: str, digest: Digest) -> None:
         """Bring a state with its signatures to the site, and check it there, as images are."""
@@ -150,17 +170,24 @@ class Engine:
             self._disk.check(sum(self._lacking(copies).values()))
 
     def _lacking(self, copies: tuple[Copy, ...]) -> dict[Digest, int]:
-        """Return the size of each blob that would have to come."""
-        lacking: dict[Digest, int] = {}
-        for copy in copies:
-            try:
-                closure = self._copier(copy).walk(copy.repository, copy.digest, copy.referrers)
-            except HarborSatelliteError:
-                continue  # staging will say what is wrong with it
-            for blob in closure.blobs:
-                if self.connections.target.blob_head(copy.repository, blob.digest) != blob.size:
-                    lacking[blob.digest] = blob.size
-        return lacking
+        """Return the size of each blob that would have to come, whatever repository it is wanted in."""
+        with ThreadPoolExecutor(self.options.image_workers, "walk") as pool:
+            found = pool.map(self._lacking_of, copies)
+            return {blob.digest: blob.size for blobs in found for blob in blobs}
+
+    def _lacking_of(self, copy: Copy) -> list[Descriptor]:
+        try:
+            closure = self._copier(copy).walk(copy.repository, copy.digest, copy.referrers)
+        except PausedError:
+            raise
+        except HarborSatelliteError:
+            return []  # staging will say what is wrong with it
+        return [
+            blob
+            for blob in closure.blobs
+            if not self._known.repository_of(blob.digest)
+            and self.connections.target.blob_head(copy.repository, blob.digest) != blob.size
+        ]
 
     def is_staged(self, copy: Copy) -> bool:
         """Whether the copy's content is at the site already; so a repeated task does only what is left."""
@@ -214,9 +241,9 @@ class Engine:
             What became of every image of the plan.
         """
         publisher = Publisher(self.connections.target, self.store)
-        for copy in plan.copy:
-            if copy.is_signature:
-                self._publish_signature(publisher, copy)
+        signatures = [copy for copy in plan.copy if copy.is_signature and self.is_staged(copy)]
+        for copy, error in publisher.publish_signatures(signatures).items():
+            self._note(copy, failed_outcome(str(copy), copy.digest, error, copy.groups), error)
         for copy in plan.copy:
             self._verify(copy)
         staged = self.outcomes(plan.copy)
@@ -225,21 +252,13 @@ class Engine:
         followed = Followed(fetched.digest, fetched.applied_groups(), policies)
         return publisher.publish_and_prune(plan, staged, followed, self._now())
 
-    def _publish_signature(self, publisher: Publisher, copy: Copy) -> None:
-        if not self.is_staged(copy):
-            return
-        try:
-            publisher.publish_signature(copy)
-        except HarborSatelliteError as error:
-            self._note(copy, failed_outcome(str(copy), copy.digest, error, copy.groups), error)
-
     def _verify(self, copy: Copy) -> None:
         demands = demands_of(copy.wish.required_keys, self.options.image_keys)
         if copy.is_signature or not demands or not self.is_staged(copy):
             return
         try:
             self._verifier.verify(copy.repository, copy.digest, demands)
-        except SignatureError as error:
+        except HarborSatelliteError as error:
             self._note(copy, failed_outcome(str(copy), copy.digest, error, copy.groups), error)
 
     def outcomes(self, copies: tuple[Copy, ...]) -> dict[Copy, ImageOutcome]:
@@ -255,7 +274,7 @@ class Engine:
         """Keep the record of a run that did something."""
         outcome = self._outcome(images, fetched.digest)
         self.record.followed(outcome, fetched, plan, self._now())
-        if outcome.is_converged:
+        if all(image.rule in {Rule.DISPUTED, Rule.QUARANTINE} for image in outcome.undone):  # nothing is on its way
             self._partials.clear_arrivals()
             self._partials.prune(())
         return outcome

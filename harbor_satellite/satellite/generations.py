@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from harbor_satellite.errors import HarborSatelliteError, StorageError
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.oci.platform import Platform
 from harbor_satellite.state.desired import LocalTag
 from harbor_satellite.state.wire import AppliedGroup
 
@@ -30,6 +30,8 @@ class Standing:
     digest: Digest
     groups: tuple[str, ...] = ()
     """Who wants it."""
+    platforms: tuple[Platform, ...] = ()
+    """Children of an index that were brought; empty: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Generations:
     previous: SiteGeneration | None = None
     pins: frozenset[tuple[str, Digest]] = field(default_factory=frozenset)
     """Content, by repository and digest, that has a tag of ours so that no garbage collection takes it."""
+    is_open: bool = False
+    """Whether the current generation is being published: until that is done, what stood before it is the previous."""
     held: Digest | None = None
     """The satellite state that an operator went back from: not followed until the centre publishes another."""
 
@@ -67,15 +71,24 @@ class Generations:
             return frozenset()
         return self.previous.contents() - (self.current.contents() if self.current else frozenset())
 
-    def published(self, generation: SiteGeneration) -> Generations:
+    def pins_kept(self) -> frozenset[tuple[str, Digest]]:
+        """Return all content that a pin holds: that of the previous generation, and what is wanted by its digest."""
+        names = self.current.names.items() if self.current else ()
+        by_digest = {(name.repository, standing.digest) for name, standing in names if name.is_digest}
+        return self.pins_needed() | by_digest
+
+    def published(self, generation: SiteGeneration, *, is_waiting: bool = False) -> Generations:
         """Return the generations after this one was published.
 
-        What continues the same state, or changes nothing under any name, takes the current one's place; else the
-        current one becomes the previous.
+        What continues the same state, or changes nothing under any name, takes the current one's place, and so does
+        what comes after a publication that was killed; else the current one becomes the previous. While a group
+        waits and no name has changed, everything stays as it is.
         """
         current = self.current
+        if current is not None and is_waiting and current.digests() == generation.digests():
+            return replace(self, held=None if current.state_digest != generation.state_digest else self.held)
         is_same_state = current is not None and current.state_digest == generation.state_digest
-        is_same = is_same_state or (current is not None and current.digests() == generation.digests())
+        is_same = self.is_open or is_same_state or (current is not None and current.digests() == generation.digests())
         return replace(
             self,
             current=generation,
@@ -83,11 +96,14 @@ class Generations:
             held=self.held if is_same_state else None,
         )
 
-    def rolled_back(self) -> Generations:
-        """Return the generations after going back: current and previous change places."""
-        return replace(
-            self, current=self.previous, previous=self.current, held=self.current.state_digest if self.current else None
-        )
+    def rolled_back(self, followed: Digest | None) -> Generations:
+        """Return the generations after going back: current and previous change places.
+
+        Args:
+            followed: the newest state that was seen, which is not to be followed any more; None: the current one's.
+        """
+        newest = followed or (self.current.state_digest if self.current else None)
+        return replace(self, current=self.previous, previous=self.current, held=newest)
 
 
 def load_generations(store: SatelliteStore) -> Generations:
@@ -96,18 +112,19 @@ def load_generations(store: SatelliteStore) -> Generations:
     Raises:
         StorageError: the file is damaged.
     """
-    document = store.read_document(_FILE)
+    return store.parsed(_FILE, _generations)
+
+
+def _generations(document: Mapping[str, Any] | None) -> Generations:
     if document is None:
         return Generations()
-    try:
-        return Generations(
-            current=_generation(document["current"]),
-            previous=_generation(document["previous"]),
-            pins=frozenset((item["repository"], Digest.parse(item["digest"])) for item in document["pins"]),
-            held=Digest.parse(document["held"]) if document["held"] else None,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, HarborSatelliteError) as error:
-        raise StorageError(f"{store.folder / _FILE} is damaged: {error!r}") from error
+    return Generations(
+        current=_generation(document["current"]),
+        previous=_generation(document["previous"]),
+        pins=frozenset((item["repository"], Digest.parse(item["digest"])) for item in document["pins"]),
+        held=Digest.parse(document["held"]) if document["held"] else None,
+        is_open=bool(document.get("is_open")),
+    )
 
 
 def save_generations(store: SatelliteStore, generations: Generations) -> None:
@@ -119,6 +136,7 @@ def save_generations(store: SatelliteStore, generations: Generations) -> None:
             "previous": _generation_json(generations.previous),
             "pins": [{"repository": name, "digest": str(digest)} for name, digest in sorted(generations.pins)],
             "held": str(generations.held) if generations.held else None,
+            "is_open": generations.is_open,
         },
     )
 
@@ -130,7 +148,11 @@ def _generation(document: Mapping[str, Any] | None) -> SiteGeneration | None:
         state_digest=Digest.parse(document["state_digest"]),
         published_at=datetime.fromisoformat(document["published_at"]),
         names={
-            LocalTag(item["repository"], item["tag"]): Standing(Digest.parse(item["digest"]), tuple(item["groups"]))
+            LocalTag(item["repository"], item["tag"]): Standing(
+                Digest.parse(item["digest"]),
+                tuple(item["groups"]),
+                tuple(Platform.parse(one) for one in item.get("platforms", ())),
+            )
             for item in document["names"]
         },
         groups=tuple(AppliedGroup.model_validate(item) for item in document["groups"]),
@@ -149,6 +171,7 @@ def _generation_json(generation: SiteGeneration | None) -> dict[str, Any] | None
                 "tag": name.tag,
                 "digest": str(standing.digest),
                 "groups": list(standing.groups),
+                "platforms": [str(one) for one in standing.platforms],
             }
             for name, standing in sorted(generation.names.items(), key=lambda item: item[0])
         ],

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.registry.copy import is_complete
+from harbor_satellite.satellite.pins import tag_of
 from harbor_satellite.satellite.staging import demands_mark, demands_of
 from harbor_satellite.state.desired import merge_states
 from harbor_satellite.state.plan import is_signature, plan_replication, set_aside
@@ -57,7 +58,7 @@ def look_around(
     until, seen = clock() + _LOOK_SECONDS, 0
     with ThreadPoolExecutor(_LOOK_WORKERS, "look") as pool:
         while step := list(islice(turn, _LOOK_STEP)):
-            found = pool.map(lambda item: target.manifest_head(item[0].repository, item[0].tag), step)
+            found = pool.map(lambda item: target.manifest_head(item[0].repository, tag_of(item[0])), step)
             if any(head is None or head.digest != digest for head, (_, digest) in zip(found, step, strict=True)):
                 return False, start
             seen += len(step)
@@ -85,7 +86,7 @@ def make_plan(
     desired = merge_states(states, options.platforms)
     names = sorted(desired.names | applied.owned.keys())
     with ThreadPoolExecutor(_LOOK_WORKERS, "look") as pool:
-        found = pool.map(lambda name: target.manifest_head(name.repository, name.tag), names)
+        found = pool.map(lambda name: target.manifest_head(name.repository, tag_of(name)), names)
         present = {name: item.digest for name, item in zip(names, found, strict=True) if item is not None}
         here = [item for item in desired.artifacts if present.get(item.name) == item.digest]
         lacking = pool.map(lambda item: _is_lacking(target, item, applied, options), here)

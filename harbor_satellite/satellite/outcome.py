@@ -76,7 +76,12 @@ class RunOutcome:
     @property
     def is_converged(self) -> bool:
         """Whether the site now is what the state asks for."""
-        return not any(image.action in _UNDONE for image in self.images)
+        return not self.undone
+
+    @property
+    def undone(self) -> tuple[ImageOutcome, ...]:
+        """The images that are not what the state asks for."""
+        return tuple(image for image in self.images if image.action in _UNDONE)
 
     @property
     def is_news(self) -> bool:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.errors import HarborSatelliteError, RemoteError
+from harbor_satellite.errors import HarborSatelliteError, RemoteError, StorageError
+from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.copy import publish_tags
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
+    from harbor_satellite.state.desired import LocalTag
 
 _LOG = logging.getLogger(__name__)
 _PREFIX: Final = "satellite-pin-"
@@ -25,12 +26,25 @@ def pin_tag(digest: Digest) -> str:
     return f"{_PREFIX}{digest.hex[:40]}"
 
 
+def tag_of(name: LocalTag) -> str:
+    """Return the tag that holds a name at the registry: its own, or the pin of what has none."""
+    return pin_tag(Digest.parse(name.tag)) if name.is_digest else name.tag
+
+
 def put_pins(target: Registry, contents: Collection[tuple[str, Digest]]) -> None:
-    """Pin content by repository and digest; what is gone already cannot be pinned, and is no reason to stop."""
+    """Pin content by repository and digest; what is gone or damaged already cannot be pinned, and is no reason to stop.
+
+    Raises:
+        HarborSatelliteError: the registry cannot pin what may well be there: then no tag may be moved off it.
+    """
     for repository, digest in sorted(contents):
         try:
-            publish_tags(target, repository, digest, (pin_tag(digest),))
+            found = target.manifest_head(repository, pin_tag(digest))
+            if found is None or found.digest != digest:
+                publish_tags(target, repository, digest, (pin_tag(digest),))
         except HarborSatelliteError as error:
+            if error.retryable or isinstance(error, StorageError):
+                raise
             _LOG.warning("not pinned reference=%s@%s reason=%s", repository, digest, error)
 
 
@@ -43,16 +57,23 @@ def drop_pins(target: Registry, contents: Collection[tuple[str, Digest]]) -> fro
     left = set()
     for repository, digest in sorted(contents):
         try:
-            if not delete_tag(target, repository, pin_tag(digest), digest):
-                left.add((repository, digest))
+            target.manifest_delete(repository, pin_tag(digest))
         except HarborSatelliteError as error:
+            # Never the manifest itself, where a registry deletes nothing else: an index may need it.
             _LOG.warning("pin not dropped reference=%s@%s reason=%s", repository, digest, error)
             left.add((repository, digest))
     return frozenset(left)
 
 
-def delete_tag(target: Registry, repository: str, tag: str, digest: Digest) -> bool:
+def delete_tag(target: Registry, repository: str, tag: str, digest: Digest, *, is_pinned: bool) -> bool:
     """Delete a tag; where the registry cannot, its manifest, unless another tag needs it.
+
+    Args:
+        target: the local registry.
+        repository: of the tag.
+        tag: to be deleted.
+        digest: what it names.
+        is_pinned: whether our own pin of that content is still needed.
 
     Returns:
         False if the tag had to stay, because this registry deletes manifests only and another tag needs this one.
@@ -62,16 +83,17 @@ def delete_tag(target: Registry, repository: str, tag: str, digest: Digest) -> b
     except RemoteError as error:
         if error.status not in _NO_TAG_DELETION:
             raise
-        if is_tagged(target, repository, digest, besides=tag):
+        besides = {tag} if is_pinned else {tag, pin_tag(digest)}
+        if is_tagged(target, repository, digest, besides=besides):
             return False
         target.manifest_delete(repository, str(digest))
     return True
 
 
-def is_tagged(target: Registry, repository: str, digest: Digest, besides: str = "") -> bool:
+def is_tagged(target: Registry, repository: str, digest: Digest, besides: Collection[str] = ()) -> bool:
     """Tell whether any (other) tag of the repository names the digest."""
     for tag in target.tag_list(repository):
-        found = target.manifest_head(repository, tag) if tag != besides else None
+        found = target.manifest_head(repository, tag) if tag not in besides else None
         if found is not None and found.digest == digest:
             return True
     return False

@@ -8,8 +8,9 @@ after next, so that a pull that is under way, and going back, find everything.
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.registry.copy import publish_tags
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from harbor_satellite.state.wire import AppliedGroup
 
 _LOG = logging.getLogger(__name__)
+_TAG_WORKERS: Final = 8
+"""Tags on the move at once: the pass is to be short."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Publisher:
             What became of every image of the plan.
         """
         readiness = self._readiness(plan, staged, followed)
-        deletions = self._deletions(plan, readiness)
+        deletions = self._deletions(plan, staged)
         self._open_generation(plan, readiness, deletions, followed, now)
         moved = self._move_tags(readiness.publish, staged)
         pruned = self._prune(plan, deletions)
@@ -85,14 +88,20 @@ class Publisher:
         outcomes = {**staged, **held, **moved}
         return (*(outcomes[copy] for copy in plan.copy), *untouched(plan), *pruned)
 
-    def publish_signature(self, copy: Copy) -> None:
-        """Give a signature of older cosign its tags, by which it is found: that changes nothing that anybody runs.
+    def publish_signatures(self, copies: Collection[Copy]) -> dict[Copy, HarborSatelliteError]:
+        """Give signatures of older cosign their tags, by which they are found: that changes nothing that anybody runs.
 
-        Raises:
-            RemoteError: the local registry refused.
+        Returns:
+            Those that could not get theirs, and why.
         """
-        self._record(dict.fromkeys(copy.names, copy.digest), is_settled=False)
-        publish_tags(self.target, copy.repository, copy.digest, copy.tags)
+        self._record({name: copy.digest for copy in copies for name in copy.names}, is_settled=False)
+        errors = {}
+        for copy in copies:
+            try:
+                publish_tags(self.target, copy.repository, copy.digest, copy.tags)
+            except HarborSatelliteError as error:
+                errors[copy] = error
+        return errors
 
     def _readiness(self, plan: ReplicationPlan, staged: Mapping[Copy, ImageOutcome], followed: Followed) -> Readiness:
         quarantine = {(item.repository, item.digest): item for item in self.store.applied().quarantine}
@@ -104,14 +113,16 @@ class Publisher:
         copied = [copy for copy in plan.copy if staged[copy].action == "copied"]
         return decide_readiness(plan.copy, frozenset(copied), frozenset(set_aside), followed.policies)
 
-    def _deletions(self, plan: ReplicationPlan, readiness: Readiness) -> frozenset[Deletion]:
+    def _deletions(self, plan: ReplicationPlan, staged: Mapping[Copy, ImageOutcome]) -> frozenset[Deletion]:
         """Return what may go now: not what a group took out in a generation that it is not on yet."""
         current = load_generations(self.store).current
         standing = current.names if current else {}
+        lacking = (*(copy for copy in plan.copy if staged[copy].action != "copied"), *(copy for copy, _ in plan.wait))
+        unfinished = {group for copy in lacking for group in copy.groups}
         return frozenset(
             deletion
             for deletion in plan.delete
-            if not (name := standing.get(deletion.name)) or not any(group in readiness.waiting for group in name.groups)
+            if not (name := standing.get(deletion.name)) or not any(group in unfinished for group in name.groups)
         )
 
     def _open_generation(
@@ -124,30 +135,42 @@ class Publisher:
     ) -> None:
         """Put on record what will stand, and give what stood before its pins: all before any tag moves."""
         before = load_generations(self.store)
-        names = {item.name: Standing(item.digest, item.groups) for item in plan.keep if item.rule is Rule.WANTED}
-        names |= {name: Standing(copy.digest, copy.groups) for copy in readiness.publish for name in copy.names}
+        sparse = self.store.applied().platforms
+        names = {
+            item.name: Standing(item.digest, item.groups, sparse.get(item.name, ()))
+            for item in plan.keep
+            if item.rule is Rule.WANTED
+        }
+        names |= {
+            name: Standing(copy.digest, copy.groups, copy.wish.platforms)
+            for copy in readiness.publish
+            for name in copy.names
+        }
         # What failed or waits stays as it stood.
-        undone = {name for copy in plan.copy if copy not in readiness.publish for name in copy.names}
+        publish = frozenset(readiness.publish)
+        undone = {name for copy in plan.copy if copy not in publish for name in copy.names}
         undone |= {name for copy, _ in plan.wait for name in copy.names} | {item.name for item in plan.refuse}
         undone |= {deletion.name for deletion in plan.delete if deletion not in deletions}
         stood = before.current.names if before.current else {}
         names |= {name: stood[name] for name in undone if name in stood}
-        after = before.published(SiteGeneration(followed.state_digest, now, names, followed.groups))
-        save_generations(self.store, replace(after, pins=before.pins | after.pins_needed()))
-        put_pins(self.target, after.pins_needed() - before.pins)
+        generation = SiteGeneration(followed.state_digest, now, names, followed.groups)
+        after = before.published(generation, is_waiting=bool(undone))
+        save_generations(self.store, replace(after, pins=before.pins | after.pins_needed(), is_open=True))
+        put_pins(self.target, after.pins_needed())
         owned = {name: copy.digest for copy in readiness.publish for name in copy.names}
         self._record(owned, is_settled=False)
 
     def _move_tags(self, copies: tuple[Copy, ...], staged: Mapping[Copy, ImageOutcome]) -> dict[Copy, ImageOutcome]:
-        outcomes = {}
-        for copy in copies:
+        def move(copy: Copy) -> ImageOutcome:
             pin = (pin_tag(copy.digest),) if copy.by_digest else ()
             try:
                 publish_tags(self.target, copy.repository, copy.digest, (*copy.tags, *pin))
             except HarborSatelliteError as error:
-                outcomes[copy] = failed_outcome(str(copy), copy.digest, error, copy.groups)
-            else:
-                outcomes[copy] = staged[copy]
+                return failed_outcome(str(copy), copy.digest, error, copy.groups)
+            return staged[copy]
+
+        with ThreadPoolExecutor(_TAG_WORKERS, "tag") as pool:
+            outcomes = dict(zip(copies, pool.map(move, copies), strict=True))
         published = {
             name: copy.digest for copy, outcome in outcomes.items() if outcome.action == "copied" for name in copy.names
         }
@@ -156,16 +179,13 @@ class Publisher:
 
     def _prune(self, plan: ReplicationPlan, deletions: frozenset[Deletion]) -> list[ImageOutcome]:
         pruned = []
-        pins = load_generations(self.store).pins_needed()
+        pins = load_generations(self.store).pins_kept()
         for deletion in plan.delete:
-            if (
-                deletion in deletions
-                and deletion.name.is_digest
-                and (deletion.name.repository, deletion.digest) in pins
-            ):
+            is_pinned = (deletion.name.repository, deletion.digest) in pins
+            if deletion in deletions and deletion.name.is_digest and is_pinned:
                 pruned.append(_deleted(deletion))  # what held it by digest is the pin of the previous generation now
             elif deletion in deletions:
-                pruned.append(delete_name(self.target, deletion))
+                pruned.append(delete_name(self.target, deletion, is_pinned=is_pinned))
             else:
                 reason = "until its group is complete"
                 pruned.append(_kept(deletion, deletion.digest, reason, Rule.WAITING))
@@ -180,15 +200,8 @@ class Publisher:
     def _close_generation(self) -> None:
         """Take away the pins that nothing needs any more."""
         generations = load_generations(self.store)
-        needed = generations.pins_needed()
-        current = generations.current
-        held_by_digest = {
-            (name.repository, standing.digest)
-            for name, standing in (current.names.items() if current else ())
-            if name.is_digest
-        }
-        left = drop_pins(self.target, generations.pins - needed - held_by_digest)
-        save_generations(self.store, replace(generations, pins=needed | left))
+        left = drop_pins(self.target, generations.pins - generations.pins_kept())
+        save_generations(self.store, replace(generations, pins=generations.pins_needed() | left, is_open=False))
 
     def _record(self, names: Mapping[LocalTag, Digest], *, is_settled: bool) -> None:
         """Note what stands, or is about to stand, under each name; until it is settled, the site is not converged."""
@@ -232,15 +245,21 @@ def untouched(plan: ReplicationPlan) -> tuple[ImageOutcome, ...]:
     return (*kept, *refused, *waiting)
 
 
-def delete_name(target: Registry, deletion: Deletion) -> ImageOutcome:
-    """Take one name of ours away, if it still is what we put there."""
+def delete_name(target: Registry, deletion: Deletion, *, is_pinned: bool) -> ImageOutcome:
+    """Take one name of ours away, if it still is what we put there.
+
+    Args:
+        target: the local registry.
+        deletion: the name, and what must still be there.
+        is_pinned: whether our own pin of that content is still needed.
+    """
     name, digest = deletion.name, deletion.digest
     tag = pin_tag(digest) if name.is_digest else name.tag
     try:
         here = target.manifest_head(name.repository, tag)
         if here is not None and here.digest != digest:
             return _kept(deletion, here.digest, "changed at the site: not ours to delete", Rule.FOREIGN)
-        if here is not None and not delete_tag(target, name.repository, tag, digest):
+        if here is not None and not delete_tag(target, name.repository, tag, digest, is_pinned=is_pinned):
             reason = "this registry deletes only whole manifests: it goes with the previous generation"
             return _kept(deletion, digest, reason, Rule.WAITING)
         if name.is_digest and not is_tagged(target, name.repository, digest):

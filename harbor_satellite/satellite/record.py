@@ -13,8 +13,8 @@ from harbor_satellite.satellite.applied import Applied, LastRun
 from harbor_satellite.satellite.outcome import ImageOutcome
 from harbor_satellite.satellite.staging import demands_mark, demands_of
 from harbor_satellite.state.desired import merge_states
-from harbor_satellite.state.plan import Rule
-from harbor_satellite.state.quarantine import LONGEST_WAIT, after_failure
+from harbor_satellite.state.plan import Rule, is_signature
+from harbor_satellite.state.quarantine import LONGEST_WAIT, after_failure, is_ahead
 from harbor_satellite.state.wire import ImageDecision, ImageFailure
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from harbor_satellite.state.quarantine import Quarantined
 
 DECISIONS_FILE: Final = "decisions.json"
+_WHOLE_RUN: Final = "satellite state"
 # What the wire takes (state/wire.py); the beginning says enough.
 _ACTIVITY_MAX_LENGTH: Final = 1000
 _REFERENCE_MAX_LENGTH: Final = 1024
@@ -59,14 +60,17 @@ class Record:
             return False
         if applied.is_converged:
             return True
-        return not self._options.is_asked_for and applied.next_try_at is not None and now < applied.next_try_at
+        next_try_at = applied.next_try_at
+        return not self._options.is_asked_for and next_try_at is not None and is_ahead(next_try_at, now)
 
     def quarantine(self, plan: ReplicationPlan, errors: Mapping[Copy, HarborSatelliteError], now: datetime) -> None:
         """Put what failed in quarantine, and let go what came, or is not wanted any more."""
         applied = self._store.applied()
         before = {(item.repository, item.digest): item for item in applied.quarantine}
         after = [item for _, item in plan.wait]
-        for copy, error in errors.items():
+        for copy in plan.copy:
+            if (error := errors.get(copy)) is None:
+                continue
             item = after_failure(before.get((copy.repository, copy.digest)), copy.repository, copy.digest, error, now)
             if item is not None:
                 after.append(item)
@@ -80,18 +84,26 @@ class Record:
         came = {image.reference for image in outcome.of("copied")}
         done = {name for copy in plan.copy if str(copy) in came for name in copy.names}
         done |= {item.name for item in plan.keep if item.rule is Rule.WANTED}
+        wanted = {item.name for item in desired}
         there = [item for item in desired if item.name in done]
-        marks = {item.name: demands_of(item.wish.required_keys, self._options.image_keys) for item in there}
+        # What did not come stands as it stood: with the platforms that it had.
+        sparse = {name: old for name, old in applied.platforms.items() if name in wanted and name not in done}
+        checked = [
+            (item.name, item.digest, demands_of(item.wish.required_keys, self._options.image_keys))
+            for item in there
+            if not is_signature(item)
+        ]
         record = replace(
             applied,
             state_digest=fetched.digest,
             is_converged=outcome.is_converged,
             groups=fetched.applied_groups(),
+            seen=replace(applied, groups=fetched.applied_groups(), seen=applied.highest()).highest(),
             wanted={item.name: item.digest for item in desired},
             sizes={item.name: item.size for item in desired if item.size is not None},
             sources={item.name: item.source for item in desired if item.source},
-            platforms={item.name: item.wish.platforms for item in there if item.wish.platforms},
-            verified={item.name: demands_mark(item.digest, marks[item.name]) for item in there if marks[item.name]},
+            platforms=sparse | {item.name: item.wish.platforms for item in there if item.wish.platforms},
+            verified={name: demands_mark(digest, demands) for name, digest, demands in checked if demands},
             choices=self.choices,
             look_at=0,
             next_try_at=None if outcome.is_converged else _next_try(outcome, applied.quarantine, now),
@@ -107,7 +119,7 @@ class Record:
     def images_at_rest(self, applied: Applied) -> tuple[ImageOutcome, ...]:
         """Describe the images of a run that found nothing to do."""
         # What a run failed of as a whole, the site having been converged before, is no image's failure.
-        failures = () if applied.is_converged else applied.failures
+        failures = () if applied.is_converged else _of_images(applied)
         failed = {failure.reference for failure in failures}
         kept = (
             ImageOutcome("kept", str(name), str(digest), "unchanged", rule=Rule.UNCHANGED)
@@ -123,19 +135,26 @@ class Record:
     def rested(self, outcome: RunOutcome, look_at: int, now: datetime) -> None:
         """Keep what a run came to that found nothing to do."""
         applied = self._store.applied()
-        failures = () if applied.is_converged else applied.failures
-        self._store.save_applied(replace(applied, last_run=_last_run(outcome, now), failures=failures, look_at=look_at))
+        failures = () if applied.is_converged else _of_images(applied)
+        if failures != applied.failures:
+            self._store.save_applied(replace(applied, failures=failures))
+        self._store.save_rest(_last_run(outcome, now), look_at)
 
     def failed(self, error: HarborSatelliteError, now: datetime) -> None:
         """Keep why a run failed as a whole, for the next report; what the site follows stays as it was."""
+        applied = self._store.applied()
         last_run = LastRun(now, 0.0, 0, 0, 0, f"failed: {error}"[:_ACTIVITY_MAX_LENGTH])
-        failure = _failure("satellite state", f"{type(error).__name__}: {error}")
-        self._store.save_applied(replace(self._store.applied(), last_run=last_run, failures=(failure,)))
+        failure = _failure(_WHOLE_RUN, f"{type(error).__name__}: {error}")
+        self._store.save_applied(replace(applied, last_run=last_run, failures=(failure, *_of_images(applied))))
 
     def paused(self, error: HarborSatelliteError, now: datetime) -> None:
         """Keep that a run was not to start now: that is no failure."""
         last_run = LastRun(now, 0.0, 0, 0, 0, f"paused: {error}"[:_ACTIVITY_MAX_LENGTH])
         self._store.save_applied(replace(self._store.applied(), last_run=last_run))
+
+
+def _of_images(applied: Applied) -> tuple[ImageFailure, ...]:
+    return tuple(item for item in applied.failures if item.reference != _WHOLE_RUN)
 
 
 def _last_run(outcome: RunOutcome, now: datetime) -> LastRun:

@@ -15,13 +15,15 @@ from harbor_satellite.state.satellite_state import parse_satellite_state
 from harbor_satellite.state.wire import AppliedGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.satellite.connections import Connections
     from harbor_satellite.satellite.generations import SiteGeneration
     from harbor_satellite.state.artifact import StateArtifact
     from harbor_satellite.state.satellite_state import SatelliteState, StatePin
+
+    Verify = Callable[[str, str, Digest], None]
 
 _NOT_FOUND: Final = 404
 
@@ -64,25 +66,27 @@ def current_state_digest(connections: Connections, state_url: str) -> Digest:
 def fetch_state(
     connections: Connections,
     state_url: str,
-    applied: Collection[AppliedGroup],
+    seen: Mapping[str, int],
     now: datetime,
-    verify: Callable[[str, str, Digest], None] | None = None,
+    *,
+    verify: Verify | None = None,
+    accepted: Digest | None = None,
 ) -> FetchedState:
     """Fetch the satellite state and the state of each of its groups, verified.
 
     Args:
         connections: the run's registries.
         state_url: where the satellite state is.
-        applied: the generations that the site follows now; older ones are not taken.
+        seen: the highest generation of each group that was followed here; older ones are not taken.
         now: this moment, for expiry.
         verify: checks who signed a state, given its registry's URL, repository and digest; None: nobody must have.
+        accepted: the satellite state that is applied already: what was taken in time may be healed after its time.
 
     Raises:
         RemoteError: one of them is not there, or the source refused or could not be reached.
         UntrustedDataError: one of them is damaged, malformed, has expired, is not signed as it must be, or is
             older than what is applied.
     """
-    latest = {group.group: group.generation for group in applied}
     reference = Reference.parse(state_url)
     url = registry_url(state_url)
     source = connections.source(url)
@@ -97,7 +101,7 @@ def fetch_state(
         if verify:
             verify(url, pin.state.repository, group.digest)
         state = parse_state_artifact(group.raw, None, str(pin.state))
-        _check_trust(state, pin, latest.get(pin.group, 0), now)
+        _check_trust(state, pin, seen.get(pin.group, 0), None if pulled.digest == accepted else now)
         groups.append(state)
         digests.append(group.digest)
     return FetchedState(pulled.digest, tuple(groups), tuple(digests), satellite)
@@ -121,12 +125,12 @@ def fetch_generation(connections: Connections, state_url: str, generation: SiteG
     )
 
 
-def _check_trust(state: StateArtifact, pin: StatePin, latest: int, now: datetime) -> None:
+def _check_trust(state: StateArtifact, pin: StatePin, latest: int, now: datetime | None) -> None:
     if state.group != pin.group:
         raise UntrustedDataError(f"{pin.state} holds the state of group {state.group}, not of {pin.group}")
-    if state.has_expired(now):
+    if now and state.has_expired(now):
         raise UntrustedDataError(f"the state of group {pin.group} expired at {state.expires_at}; keeping what is here")
-    if 0 < state.generation < latest and not pin.is_rollback:
+    if state.generation < latest and not pin.is_rollback:
         raise UntrustedDataError(
             f"the state of group {pin.group} went back from generation {latest} to {state.generation}; "
             "keeping what is here"

@@ -40,14 +40,16 @@ def roll_back(target: Registry, store: SatelliteStore) -> tuple[ImageOutcome, ..
     current, previous = before.current, before.previous
     if current is None or previous is None:
         raise NotFoundError("there is no previous generation to go back to")
-    _check_whole(target, store, previous)
-    after = before.rolled_back()
-    save_generations(store, replace(after, pins=before.pins | after.pins_needed()))
-    put_pins(target, after.pins_needed() - before.pins)
+    _check_whole(target, previous)
+    after = before.rolled_back(store.applied().state_digest)
+    save_generations(store, replace(after, pins=before.pins | after.pins_needed(), is_open=True))
+    put_pins(target, after.pins_needed())
     _record(store, after, previous)
     outcomes = _publish(target, current, previous)
-    left = drop_pins(target, before.pins - after.pins_needed())
-    save_generations(store, replace(after, pins=after.pins_needed() | left))
+    left = drop_pins(target, before.pins - after.pins_kept())
+    save_generations(store, replace(after, pins=after.pins_needed() | left, is_open=False))
+    if all(outcome.action != "failed" for outcome in outcomes):
+        store.save_applied(replace(store.applied(), is_converged=True))
     _LOG.info("rolled back from=%s to=%s", current.state_digest, previous.state_digest)
     return tuple(outcomes)
 
@@ -61,10 +63,9 @@ def release(store: SatelliteStore) -> bool:
     return True
 
 
-def _check_whole(target: Registry, store: SatelliteStore, previous: SiteGeneration) -> None:
-    platforms = store.applied().platforms
+def _check_whole(target: Registry, previous: SiteGeneration) -> None:
     for name, standing in sorted(previous.names.items(), key=lambda item: item[0]):
-        if not is_complete(target, name.repository, standing.digest, platforms.get(name, ())):
+        if not is_complete(target, name.repository, standing.digest, standing.platforms):
             raise ConflictError(f"{name} of the previous generation is not wholly here any more ({standing.digest})")
 
 
@@ -78,7 +79,9 @@ def _record(store: SatelliteStore, after: Generations, previous: SiteGeneration)
         replace(
             applied,
             state_digest=previous.state_digest,
-            is_converged=True,
+            is_converged=False,
+            platforms={name: item.platforms for name, item in previous.names.items() if item.platforms},
+            verified={name: mark for name, mark in applied.verified.items() if previous.names.get(name)},
             groups=previous.groups,
             wanted=previous.digests(),
             owned=owned,
@@ -102,7 +105,7 @@ def _publish(target: Registry, current: SiteGeneration, previous: SiteGeneration
         else:
             outcomes.append(ImageOutcome("kept", str(name), str(digest), "the same in both", rule=Rule.ROLLBACK))
     outcomes += [
-        delete_name(target, Deletion(name, standing.digest, _REASON))
+        delete_name(target, Deletion(name, standing.digest, _REASON), is_pinned=True)
         for name, standing in sorted(current.names.items(), key=lambda item: item[0])
         if name not in previous.names and not name.is_digest
     ]

@@ -16,17 +16,20 @@ from harbor_satellite.state.satellite_state import parse_satellite_state
 
 if TYPE_CHECKING:
     from harbor_satellite.satellite.connections import Connections
+    from harbor_satellite.satellite.replication import Verify
 
 
-def load_states(connections: Connections, given: tuple[str, ...]) -> FetchedState:
+def load_states(connections: Connections, given: tuple[str, ...], verify: Verify | None = None) -> FetchedState:
     """Read every state given by hand: files of JSON, references of group states or of satellite states.
+
+    A reference is held to what the site asks of signatures; a file is the word of whoever runs the command.
 
     Raises:
         InvalidInputError: neither a file nor a reference.
         UntrustedDataError: malformed, oversized or expired.
         RemoteError: a referenced state cannot be had.
     """
-    states = [state for item in given for state in _load(connections, item)]
+    states = [state for item in given for state in _load(connections, item, verify)]
     for state in states:
         if state.has_expired(utc_now()):
             raise MalformedStateError(f"the state of group {state.group} expired at {state.expires_at}")
@@ -46,7 +49,7 @@ def home_of(given: tuple[str, ...]) -> str:
     return ""
 
 
-def _load(connections: Connections, given: str) -> tuple[StateArtifact, ...]:
+def _load(connections: Connections, given: str, verify: Verify | None) -> tuple[StateArtifact, ...]:
     path = Path(given)
     if path.is_file():
         return (parse_state_artifact(_read(path), None, str(path)),)
@@ -54,13 +57,15 @@ def _load(connections: Connections, given: str) -> tuple[StateArtifact, ...]:
         raise InvalidInputError(f"no such file: {given}")
     scheme, separator, _ = given.rpartition("://")
     reference = Reference.parse(given)
-    raw = pull_state(
-        connections.source(f"{scheme}{separator}{reference.registry}"), reference.repository, reference.target
-    ).raw
+    url = f"{scheme}{separator}{reference.registry}"
+    pulled = pull_state(connections.source(url), reference.repository, reference.target)
+    if verify:
+        verify(url, reference.repository, pulled.digest)
+    raw = pulled.raw
     if not _is_satellite_state(raw, given):
         return (parse_state_artifact(raw, None, given),)
     pins = parse_satellite_state(raw, None, given).groups
-    return tuple(state for pin in pins for state in _load(connections, f"{scheme}{separator}{pin.state}"))
+    return tuple(state for pin in pins for state in _load(connections, f"{scheme}{separator}{pin.state}", verify))
 
 
 def _read(path: Path) -> bytes:

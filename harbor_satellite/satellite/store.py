@@ -11,20 +11,29 @@ import fcntl
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pydantic import ValidationError
 
 from harbor_satellite.errors import ConflictError, HarborSatelliteError, NotFoundError, StorageError
-from harbor_satellite.satellite.applied import Applied, applied_json, applied_of
+from harbor_satellite.satellite.applied import Applied, LastRun, applied_json, applied_of, rest_json, with_rest
 from harbor_satellite.state.wire import Registration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_FOLDER: Final = 0o700
+_APPLIED: Final = "applied.json"
+_REST: Final = "rest.json"
+_LEFT_BEHIND_SECONDS: Final = 3600.0
+_PARSED_MAX: Final = 8
+_PARSED: Final[dict[Path, tuple[tuple[int, int, int], object]]] = {}
+"""Values of files, each with what its file looked like before it was read."""
+
+T = TypeVar("T")
 
 
 class SatelliteStore:
@@ -72,17 +81,20 @@ class SatelliteStore:
         Raises:
             StorageError: the file is damaged.
         """
-        document = self.read_document("applied.json")
-        if document is None:
-            return Applied()
+        applied = self.parsed(_APPLIED, lambda document: Applied() if document is None else applied_of(document))
+        rest = self.read_document(_REST)
         try:
-            return applied_of(document)
-        except (KeyError, TypeError, ValueError, AttributeError, HarborSatelliteError) as error:
-            raise StorageError(f"{self.folder / 'applied.json'} is damaged: {error!r}") from error
+            return with_rest(applied, rest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StorageError(f"{self.folder / _REST} is damaged: {error!r}") from error
 
     def save_applied(self, applied: Applied) -> None:
         """Keep the record of a run."""
-        self.write_document("applied.json", applied_json(applied))
+        self.write_document(_APPLIED, applied_json(applied))
+
+    def save_rest(self, last_run: LastRun, look_at: int) -> None:
+        """Keep how a run went that changed nothing: a small file, since it is written every few minutes for years."""
+        self.write_document(_REST, rest_json(last_run, look_at))
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -102,13 +114,46 @@ class SatelliteStore:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise ConflictError(f"another replication is running in {self.folder}") from error
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        """Remove what writers left behind that were killed; nobody else writes while the lock is held but reports."""
+        for left in self.folder.glob(".*.json-*"):
+            with contextlib.suppress(OSError):
+                if time.time() - left.stat().st_mtime > _LEFT_BEHIND_SECONDS:
+                    left.unlink()
 
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot make {self.folder}: {error.strerror}") from error
+
+    def parsed(self, name: str, parse: Callable[[dict[str, Any] | None], T]) -> T:
+        """Read one JSON file of the folder as a value; ``parse`` is given None if there is none.
+
+        A file of ten thousand names takes a second to read, so a value is kept for as long as its file is the same.
+
+        Raises:
+            StorageError: it cannot be read, or is damaged.
+        """
+        path = self.folder / name
+        mark = _mark(path)
+        kept = _PARSED.get(path)
+        if kept and kept[0] == mark:
+            return cast("T", kept[1])
+        try:
+            value = parse(self.read_document(name))
+        except (KeyError, TypeError, ValueError, AttributeError, HarborSatelliteError) as error:
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(f"{path} is damaged: {error!r}") from error
+        if len(_PARSED) >= _PARSED_MAX:
+            _PARSED.clear()
+        if mark is not None:
+            _PARSED[path] = mark, value
+        return value
 
     def read_document(self, name: str) -> dict[str, Any] | None:
         """Read one JSON file of the folder; None if there is none.
@@ -136,7 +181,16 @@ class SatelliteStore:
             StorageError: the disk is full, read-only or refuses.
         """
         self._make_folder()
-        write_atomically(self.folder / name, json.dumps(document, indent=1).encode())
+        write_atomically(self.folder / name, json.dumps(document, separators=(",", ":")).encode())
+
+
+def _mark(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def write_atomically(path: Path, content: bytes, mode: int = _PRIVATE_FILE) -> None:

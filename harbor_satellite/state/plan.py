@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.state.desired import NO_WISH, DesiredArtifact, DesiredSet, LocalTag, Refusal, Wish, joined, union
+from harbor_satellite.state.quarantine import is_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -188,7 +189,11 @@ def is_signature(item: DesiredArtifact) -> bool:
 
 def set_aside(plan: ReplicationPlan, quarantine: Iterable[Quarantined], now: datetime) -> ReplicationPlan:
     """Leave out of a plan what is in quarantine and not to be tried yet."""
-    until = {(item.repository, item.digest): item for item in quarantine if item.retry_at > now}
+    until = {
+        (item.repository, item.digest): item
+        for item in quarantine
+        if item.is_set_aside and is_ahead(item.retry_at, now)
+    }
     wait = tuple((copy, until[copy.repository, copy.digest]) for copy in plan.copy if _key(copy) in until)
     return replace(plan, copy=tuple(copy for copy in plan.copy if _key(copy) not in until), wait=wait)
 

@@ -69,6 +69,11 @@ def after_failure(
     )
 
 
+def is_ahead(moment: datetime, now: datetime) -> bool:
+    """Tell whether a moment is still to come; one that no wait leads to was set by a clock that was wrong."""
+    return now < moment <= now + LONGEST_WAIT
+
+
 def _is_link(error: RemoteError) -> bool:
-    """Tell whether nobody answered at all, or only the log-in failed: that says nothing about the image."""
-    return error.status in {None, 401, 429}
+    """Tell whether nobody answered, or not for want of this image: the log-in failed, or the peer is not up now."""
+    return error.status in {None, 401, 429, 502, 503, 504}

@@ -242,4 +242,4 @@ def test_cli_edge_sync_loads_nothing_of_the_centre(
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "harbor_satellite" in loaded
-    assert not loaded & {"oras", "requests", "jsonschema", "prefect", "sqlalchemy", "fastapi", "starlette", "uvicorn"}
+    assert not loaded & {"oras", "requests", "prefect", "sqlalchemy", "fastapi", "starlette", "uvicorn", "rich"}

@@ -24,6 +24,7 @@ NOT_ITS_FAULT = [
     RemoteError("nobody answers", retryable=True),
     RemoteError("log in", status=401),
     RemoteError("too many", status=429, retryable=True),
+    RemoteError("not now", status=503, retryable=True),
     PausedError("no window"),
     StorageError("full"),
 ]
@@ -51,7 +52,7 @@ def test_after_failure_of_link_or_site_leaves_image_as_it_was(error: HarborSatel
 
 
 def test_after_failure_refused_by_a_peer_holds_the_group_and_is_tried_in_every_run() -> None:
-    item = fail(fail(None, busy := RemoteError("busy", status=503, retryable=True)), busy, NOW + timedelta(minutes=5))
+    item = fail(fail(None, busy := RemoteError("broken", status=500, retryable=True)), busy, NOW + timedelta(minutes=5))
 
     assert item is not None
     assert (item.is_set_aside, item.retry_at) == (False, NOW + timedelta(minutes=5))
@@ -60,7 +61,7 @@ def test_after_failure_refused_by_a_peer_holds_the_group_and_is_tried_in_every_r
 def test_after_failure_refused_for_long_no_longer_holds_the_group() -> None:
     item: Quarantined | None = None
     for turn in range(3):
-        item = fail(item, RemoteError("busy", status=503, retryable=True), NOW + turn * SET_ASIDE_AFTER)
+        item = fail(item, RemoteError("broken", status=500, retryable=True), NOW + turn * SET_ASIDE_AFTER)
 
     assert item is not None
     assert item.is_set_aside
