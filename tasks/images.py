@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect.logging import get_run_logger
 
-from harbor_satellite.errors import HarborSatelliteError, PausedError
+from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.satellite.sync import recover
 from tasks.policy import local_task, remote_task
 from tasks.progress import show_progress
@@ -102,10 +102,7 @@ def publish_images(site: Site, fetched: FetchedState, plan: ReplicationPlan) -> 
 @local_task(name="record-failure")
 def record_failed_run(site: Site, error: HarborSatelliteError) -> None:
     """Keep why the run failed as a whole, so that the report can say it."""
-    if isinstance(error, PausedError):
-        site.engine.pause(error)
-    else:
-        site.engine.fail(error)
+    site.engine.fail(error)
 
 
 @local_task(name="record-unchanged")

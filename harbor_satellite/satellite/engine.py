@@ -31,6 +31,7 @@ from harbor_satellite.satellite.replication import (
 )
 from harbor_satellite.satellite.rollback import release
 from harbor_satellite.satellite.staging import Verifier, demands_of, site_blobs, stage
+from harbor_satellite.satellite.standing import drop_stale
 from harbor_satellite.state.plan import Rule
 
 if TYPE_CHECKING:
@@ -244,8 +245,8 @@ class Engine:
         signatures = [copy for copy in plan.copy if copy.is_signature and self.is_staged(copy)]
         for copy, error in publisher.publish_signatures(signatures).items():
             self._note(copy, failed_outcome(str(copy), copy.digest, error, copy.groups), error)
-        for copy in plan.copy:
-            self._verify(copy)
+        with ThreadPoolExecutor(self.options.image_workers, "verify") as pool:
+            list(pool.map(self._verify, plan.copy))
         staged = self.outcomes(plan.copy)
         self.record.quarantine(plan, self._errors, self._now())
         policies = {state.group: state.policy for state in fetched.groups}
@@ -281,18 +282,16 @@ class Engine:
 
     def rest(self) -> RunOutcome:
         """Keep the record of a run that found nothing to do."""
+        drop_stale(self.connections.target, self.store)
         applied = self.store.applied()
         outcome = self._outcome(self.record.images_at_rest(applied), applied.state_digest)
         self.record.rested(outcome, self._look_at, self._now())
         return outcome
 
     def fail(self, error: HarborSatelliteError) -> None:
-        """Keep why the run failed as a whole."""
-        self.record.failed(error, self._now())
-
-    def pause(self, error: PausedError) -> None:
-        """Keep that nothing may be asked of the source now."""
-        self.record.paused(error, self._now())
+        """Keep why the run failed as a whole, or that nothing may be asked of the source now."""
+        keep = self.record.paused if isinstance(error, PausedError) else self.record.failed
+        keep(error, self._now())
 
     def _outcome(self, images: tuple[ImageOutcome, ...], state_digest: Digest | None) -> RunOutcome:
         seconds = time.monotonic() - self.started

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError
 from harbor_satellite.satellite.generations import load_generations
 from harbor_satellite.satellite.record import DECISIONS_FILE
-from harbor_satellite.state.desired import LocalTag
+from harbor_satellite.state.desired import LocalTag, names_of
 from harbor_satellite.state.plan import Rule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.applied import Applied
     from harbor_satellite.satellite.generations import Generations
@@ -77,7 +78,8 @@ def explain(store: SatelliteStore, target: Registry, image: str) -> tuple[Explan
     applied, generations = store.applied(), load_generations(store)
     decisions = _decisions(store)
     known = {*applied.wanted, *applied.owned, *decisions.rows, *_names(generations)}
-    found = sorted(name for name in known if _is_meant(name, image))
+    digests = {**(generations.previous.digests() if generations.previous else {}), **applied.wanted}
+    found = sorted(name for name in known if _is_meant(name, digests.get(name), image))
     if not found:
         raise NotFoundError(
             f"no group wants {image}, no run has decided anything about it, and this satellite did not put it here"
@@ -108,17 +110,9 @@ def _decisions(store: SatelliteStore) -> _Decisions:
     document = store.read_document(DECISIONS_FILE) or {}
     rows: dict[LocalTag, Mapping[str, Any]] = {}
     for row in document.get("images", ()):
-        for name in _names_of(str(row.get("reference", ""))):
+        for name in names_of(str(row.get("reference", ""))):
             rows[name] = row
     return _Decisions(str(document.get("decided_at", "")), rows)
-
-
-def _names_of(reference: str) -> list[LocalTag]:
-    if "@" in reference:
-        repository, _, digest = reference.partition("@")
-        return [LocalTag(repository, digest)]
-    repository, _, tags = reference.rpartition(":")
-    return [LocalTag(repository, tag) for tag in tags.split(",")]
 
 
 def _names(generations: Generations) -> set[LocalTag]:
@@ -126,8 +120,8 @@ def _names(generations: Generations) -> set[LocalTag]:
     return {name for generation in both if generation for name in generation.names}
 
 
-def _is_meant(name: LocalTag, image: str) -> bool:
-    forms = (str(name), name.repository)
+def _is_meant(name: LocalTag, digest: Digest | None, image: str) -> bool:
+    forms = (str(name), name.repository, f"{name.repository}@{digest}")
     return any(image == form or image.endswith(f"/{form}") for form in forms)
 
 

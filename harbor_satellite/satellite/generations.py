@@ -16,7 +16,7 @@ from harbor_satellite.state.desired import LocalTag
 from harbor_satellite.state.wire import AppliedGroup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from harbor_satellite.satellite.store import SatelliteStore
 
@@ -60,6 +60,8 @@ class Generations:
     previous: SiteGeneration | None = None
     pins: frozenset[tuple[str, Digest]] = field(default_factory=frozenset)
     """Content, by repository and digest, that has a tag of ours so that no garbage collection takes it."""
+    stale: frozenset[tuple[str, Digest]] = field(default_factory=frozenset)
+    """Pins that nothing needs since the last publication: the next run takes them away, not one that may cut a pull."""
     is_open: bool = False
     """Whether the current generation is being published: until that is done, what stood before it is the previous."""
     held: Digest | None = None
@@ -102,7 +104,9 @@ class Generations:
         Args:
             followed: the newest state that was seen, which is not to be followed any more; None: the current one's.
         """
-        newest = followed or (self.current.state_digest if self.current else None)
+        newest = self.held or followed or (self.current.state_digest if self.current else None)
+        if self.previous and self.previous.state_digest == newest:
+            newest = None  # forth again, to where the centre is
         return replace(self, current=self.previous, previous=self.current, held=newest)
 
 
@@ -121,7 +125,8 @@ def _generations(document: Mapping[str, Any] | None) -> Generations:
     return Generations(
         current=_generation(document["current"]),
         previous=_generation(document["previous"]),
-        pins=frozenset((item["repository"], Digest.parse(item["digest"])) for item in document["pins"]),
+        pins=_contents(document["pins"]),
+        stale=_contents(document.get("stale", ())),
         held=Digest.parse(document["held"]) if document["held"] else None,
         is_open=bool(document.get("is_open")),
     )
@@ -134,11 +139,20 @@ def save_generations(store: SatelliteStore, generations: Generations) -> None:
         {
             "current": _generation_json(generations.current),
             "previous": _generation_json(generations.previous),
-            "pins": [{"repository": name, "digest": str(digest)} for name, digest in sorted(generations.pins)],
+            "pins": _contents_json(generations.pins),
+            "stale": _contents_json(generations.stale),
             "held": str(generations.held) if generations.held else None,
             "is_open": generations.is_open,
         },
     )
+
+
+def _contents(items: Iterable[Mapping[str, Any]]) -> frozenset[tuple[str, Digest]]:
+    return frozenset((item["repository"], Digest.parse(item["digest"])) for item in items)
+
+
+def _contents_json(contents: Collection[tuple[str, Digest]]) -> list[dict[str, str]]:
+    return [{"repository": repository, "digest": str(digest)} for repository, digest in sorted(contents)]
 
 
 def _generation(document: Mapping[str, Any] | None) -> SiteGeneration | None:

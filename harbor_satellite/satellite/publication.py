@@ -16,7 +16,8 @@ from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.registry.copy import publish_tags
 from harbor_satellite.satellite.generations import SiteGeneration, Standing, load_generations, save_generations
 from harbor_satellite.satellite.outcome import ImageOutcome, failed_outcome
-from harbor_satellite.satellite.pins import delete_tag, drop_pins, is_tagged, pin_tag, put_pins
+from harbor_satellite.satellite.pins import delete_tag, is_tagged, pin_tag, put_pins
+from harbor_satellite.satellite.standing import close_generation
 from harbor_satellite.state.plan import Rule
 from harbor_satellite.state.readiness import Readiness, decide_readiness
 
@@ -80,7 +81,7 @@ class Publisher:
         self._open_generation(plan, readiness, deletions, followed, now)
         moved = self._move_tags(readiness.publish, staged)
         pruned = self._prune(plan, deletions)
-        self._close_generation()
+        close_generation(self.target, self.store)
         held = {
             copy: replace(staged[copy], action="staged", rule=Rule.WAITING, reason=reason)
             for copy, reason in readiness.hold.items()
@@ -196,12 +197,6 @@ class Publisher:
         }
         self._forget(gone | set(plan.forget))
         return pruned
-
-    def _close_generation(self) -> None:
-        """Take away the pins that nothing needs any more."""
-        generations = load_generations(self.store)
-        left = drop_pins(self.target, generations.pins - generations.pins_kept())
-        save_generations(self.store, replace(generations, pins=generations.pins_needed() | left, is_open=False))
 
     def _record(self, names: Mapping[LocalTag, Digest], *, is_settled: bool) -> None:
         """Note what stands, or is about to stand, under each name; until it is settled, the site is not converged."""

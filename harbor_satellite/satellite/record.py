@@ -12,7 +12,7 @@ from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.applied import Applied, LastRun
 from harbor_satellite.satellite.outcome import ImageOutcome
 from harbor_satellite.satellite.staging import demands_mark, demands_of
-from harbor_satellite.state.desired import merge_states
+from harbor_satellite.state.desired import merge_states, names_of
 from harbor_satellite.state.plan import Rule, is_signature
 from harbor_satellite.state.quarantine import LONGEST_WAIT, after_failure, is_ahead
 from harbor_satellite.state.wire import ImageDecision, ImageFailure
@@ -120,11 +120,11 @@ class Record:
         """Describe the images of a run that found nothing to do."""
         # What a run failed of as a whole, the site having been converged before, is no image's failure.
         failures = () if applied.is_converged else _of_images(applied)
-        failed = {failure.reference for failure in failures}
+        failed = {name for failure in failures for name in names_of(failure.reference)}
         kept = (
             ImageOutcome("kept", str(name), str(digest), "unchanged", rule=Rule.UNCHANGED)
             for name, digest in applied.wanted.items()
-            if str(name) not in failed
+            if name not in failed
         )
         waiting = (
             ImageOutcome("quarantined", failure.reference, "", failure.reason, rule=Rule.QUARANTINE)

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from harbor_satellite.errors import ConflictError, NotFoundError
-from harbor_satellite.registry.copy import is_complete, publish_tags
+from harbor_satellite.registry.copy import is_complete
 from harbor_satellite.satellite.generations import load_generations, save_generations
 from harbor_satellite.satellite.outcome import ImageOutcome
-from harbor_satellite.satellite.pins import drop_pins, pin_tag, put_pins
+from harbor_satellite.satellite.pins import put_pins
 from harbor_satellite.satellite.publication import delete_name
+from harbor_satellite.satellite.standing import close_generation, move_to
 from harbor_satellite.state.plan import Deletion, Rule
 
 if TYPE_CHECKING:
@@ -37,20 +38,60 @@ def roll_back(target: Registry, store: SatelliteStore) -> tuple[ImageOutcome, ..
         RemoteError: the local registry refused.
     """
     before = load_generations(store)
-    current, previous = before.current, before.previous
-    if current is None or previous is None:
+    if before.is_open and before.held:
+        return _finish(target, store, before)  # one that was killed: asked for again, it goes on
+    if before.current is None or before.previous is None:
         raise NotFoundError("there is no previous generation to go back to")
-    _check_whole(target, previous)
+    _check_whole(target, before.previous)
     after = before.rolled_back(store.applied().state_digest)
-    save_generations(store, replace(after, pins=before.pins | after.pins_needed(), is_open=True))
+    after = replace(after, pins=before.pins | after.pins_needed(), is_open=True)
+    save_generations(store, after)
+    return _finish(target, store, after)
+
+
+def finish_publication(target: Registry, store: SatelliteStore) -> None:
+    """Complete a publication or a rollback that was killed while its tags moved: all its content is at the site.
+
+    The caller holds the store's lock.
+
+    Raises:
+        RemoteError: the local registry refused; it stays on record as not finished.
+    """
+    generations = load_generations(store)
+    if not generations.is_open or generations.current is None:
+        return
+    if generations.held:
+        _finish(target, store, generations)
+        return
+    put_pins(target, generations.pins_needed())
+    moved = move_to(target, store, generations.current)
+    save_generations(store, replace(generations, is_open=False))  # what it did not prune yet, the next run will
+    _LOG.info("finished publication state=%s tags=%d", generations.current.state_digest, len(moved))
+
+
+def _finish(target: Registry, store: SatelliteStore, after: Generations) -> tuple[ImageOutcome, ...]:
+    current, previous = after.current, after.previous
+    if current is None or previous is None:
+        return ()
     put_pins(target, after.pins_needed())
-    _record(store, after, previous)
-    outcomes = _publish(target, current, previous)
-    left = drop_pins(target, before.pins - after.pins_kept())
-    save_generations(store, replace(after, pins=after.pins_needed() | left, is_open=False))
+    _follow(store, current)
+    moved = move_to(target, store, current)
+    outcomes = [
+        ImageOutcome("copied", str(name), str(standing.digest), _REASON, rule=Rule.ROLLBACK)
+        if name in moved
+        else ImageOutcome("kept", str(name), str(standing.digest), "the same in both", rule=Rule.ROLLBACK)
+        for name, standing in sorted(current.names.items(), key=lambda item: item[0])
+    ]
+    owned = store.applied().owned
+    outcomes += [
+        delete_name(target, Deletion(name, standing.digest, _REASON), is_pinned=True)
+        for name, standing in sorted(previous.names.items(), key=lambda item: item[0])
+        if name not in current.names and not name.is_digest and standing.digest in owned.get(name, frozenset())
+    ]
+    close_generation(target, store)
     if all(outcome.action != "failed" for outcome in outcomes):
         store.save_applied(replace(store.applied(), is_converged=True))
-    _LOG.info("rolled back from=%s to=%s", current.state_digest, previous.state_digest)
+    _LOG.info("rolled back from=%s to=%s", previous.state_digest, current.state_digest)
     return tuple(outcomes)
 
 
@@ -69,44 +110,22 @@ def _check_whole(target: Registry, previous: SiteGeneration) -> None:
             raise ConflictError(f"{name} of the previous generation is not wholly here any more ({standing.digest})")
 
 
-def _record(store: SatelliteStore, after: Generations, previous: SiteGeneration) -> None:
-    """Note what is about to stand, before any tag moves: nothing that is put under a name is ever forgotten."""
+def _follow(store: SatelliteStore, generation: SiteGeneration) -> None:
+    """Note that the site follows this generation now, and is not wholly on it yet."""
     applied = store.applied()
-    owned = dict(applied.owned)
-    for name, standing in previous.names.items():
-        owned[name] = owned.get(name, frozenset()) | {standing.digest}
     store.save_applied(
         replace(
             applied,
-            state_digest=previous.state_digest,
+            state_digest=generation.state_digest,
             is_converged=False,
-            platforms={name: item.platforms for name, item in previous.names.items() if item.platforms},
-            verified={name: mark for name, mark in applied.verified.items() if previous.names.get(name)},
-            groups=previous.groups,
-            wanted=previous.digests(),
-            owned=owned,
+            platforms={name: item.platforms for name, item in generation.names.items() if item.platforms},
+            verified={name: mark for name, mark in applied.verified.items() if name in generation.names},
+            groups=generation.groups,
+            seen=applied.highest(),
+            wanted=generation.digests(),
             quarantine=(),
             failures=(),
             next_try_at=None,
             look_at=0,
         )
     )
-    _LOG.debug("held state=%s", after.held)
-
-
-def _publish(target: Registry, current: SiteGeneration, previous: SiteGeneration) -> list[ImageOutcome]:
-    outcomes = []
-    for name, standing in sorted(previous.names.items(), key=lambda item: item[0]):
-        digest = standing.digest
-        stood = current.names.get(name)
-        if stood is None or stood.digest != digest:
-            publish_tags(target, name.repository, digest, (pin_tag(digest) if name.is_digest else name.tag,))
-            outcomes.append(ImageOutcome("copied", str(name), str(digest), _REASON, rule=Rule.ROLLBACK))
-        else:
-            outcomes.append(ImageOutcome("kept", str(name), str(digest), "the same in both", rule=Rule.ROLLBACK))
-    outcomes += [
-        delete_name(target, Deletion(name, standing.digest, _REASON), is_pinned=True)
-        for name, standing in sorted(current.names.items(), key=lambda item: item[0])
-        if name not in previous.names and not name.is_digest
-    ]
-    return outcomes

@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.errors import HarborSatelliteError, PausedError
+from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.satellite.healing import finish_interrupted
+from harbor_satellite.satellite.rollback import finish_publication
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,20 +52,18 @@ def sync_satellite(engine: Engine, state_url: str, watcher: Watcher | None = Non
         if engine.check(state_url) is None:
             return engine.rest()
         return sync_fetched(engine, engine.fetch(state_url), watcher)
-    except PausedError as error:
-        engine.pause(error)
-        raise
     except HarborSatelliteError as error:
         engine.fail(error)
         raise
 
 
 def recover(engine: Engine) -> None:
-    """Finish a healing that was killed, before anything is planned: what it took away is put back from its journal."""
-    try:
-        finish_interrupted(engine)
-    except HarborSatelliteError as error:  # it stays on record for the next run
-        _LOG.warning("interrupted healing not finished reason=%s", error)
+    """Finish what was killed at this site, before anything is asked of the source: all that it takes is here."""
+    for finish in (finish_interrupted, lambda engine: finish_publication(engine.connections.target, engine.store)):
+        try:
+            finish(engine)
+        except HarborSatelliteError as error:  # it stays on record for the next run
+            _LOG.warning("not finished what was killed reason=%s", error)
 
 
 def sync_fetched(engine: Engine, fetched: FetchedState, watcher: Watcher | None = None) -> RunOutcome:

@@ -31,6 +31,15 @@ class LocalTag:
         return f"{self.repository}{'@' if self.is_digest else ':'}{self.tag}"
 
 
+def names_of(reference: str) -> tuple[LocalTag, ...]:
+    """Return the names behind a reference as outcomes write it: ``REPOSITORY:TAG,TAG…`` or ``REPOSITORY@DIGEST``."""
+    if "@" in reference:
+        repository, _, digest = reference.partition("@")
+        return (LocalTag(repository, digest),)
+    repository, _, tags = reference.rpartition(":")
+    return tuple(LocalTag(repository, tag) for tag in tags.split(","))
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """How an artifact is to be brought: what all groups that want it ask for, taken together."""

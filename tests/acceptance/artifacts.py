@@ -6,6 +6,7 @@ Manifests are written with unusual white space: whoever reads one and writes it 
 from __future__ import annotations
 
 import json
+import random
 from typing import TYPE_CHECKING, Any
 
 from harbor_satellite.demo.images import AMD64, ARM64, Blob, blob, layer, push_image, tag_image
@@ -14,7 +15,8 @@ from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.api import ManifestContent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from harbor_satellite.registry.api import Registry
 
@@ -34,6 +36,14 @@ def push_simple_image(registry: Registry, reference: str, content: str, size: in
     image = push_image(registry, repository, AMD64, [layer(content, size)])
     tag_image(registry, repository, tag, image)
     return str(image.digest)
+
+
+def push_large_image(registry: Registry, reference: str, *sizes: int) -> str:
+    """Push an image with layers of so many random bytes each, quickly; the same reference and sizes, the same bytes."""
+    contents = [random.Random(f"{reference} {size}").randbytes(size) for size in sizes]  # noqa: S311 - no secrets
+    config = blob(media_types.OCI_CONFIG, b'{"architecture": "amd64", "os": "linux"}')
+    layers = [blob(media_types.OCI_LAYER_GZIP, content) for content in contents]
+    return str(_push_image(registry, reference, media_types.OCI_MANIFEST, config, layers, is_tagged=True)["digest"])
 
 
 def push_oci_index(registry: Registry, reference: str, content: str) -> str:
@@ -123,6 +133,40 @@ def layers_of(registry: Registry, reference: str) -> list[str]:
     """Return the digests of an image's layers."""
     repository, _, tag = reference.partition(":")
     return [item["digest"] for item in json.loads(registry.manifest_get(repository, tag).raw)["layers"]]
+
+
+def size_of(registry: Registry, repository: str, digest: str) -> int:
+    """Return the bytes of all blobs and manifests below a digest, each once; 0 if it is not there."""
+    sizes: dict[str, int] = {}
+
+    def collect(each: str) -> None:
+        if registry.manifest_head(repository, each) is None:
+            return
+        raw = registry.manifest_get(repository, each).raw
+        sizes[each] = len(raw)
+        document = json.loads(raw)
+        for child in document.get("manifests", ()):
+            collect(child["digest"])
+        parts = (*([document["config"]] if "config" in document else ()), *document.get("layers", ()))
+        sizes.update({part["digest"]: part["size"] for part in parts})
+
+    collect(digest)
+    return sum(sizes.values())
+
+
+def blob_files(root: Path, digest: str) -> list[Path]:
+    """Find a blob's bytes on the disk of CNCF distribution (a folder with ``data``) or of an OCI image layout."""
+    found = [path / "data" if path.is_dir() else path for path in root.rglob(digest.partition(":")[2])]
+    files = [path for path in found if path.is_file() and path.stat().st_size]
+    assert files, f"there is no {digest} below {root}"
+    return files
+
+
+def change_blob(root: Path, digest: str, change: Callable[[bytes], bytes]) -> None:
+    """Damage a blob on a registry's disk, or put it right."""
+    for path in blob_files(root, digest):
+        path.chmod(0o600)
+        path.write_bytes(change(path.read_bytes()))
 
 
 def _push_platform(registry: Registry, reference: str, content: str, platform: Mapping[str, str]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import SecretStr
 
@@ -20,15 +21,24 @@ from tests.acceptance.artifacts import digest_at
 from tests.acceptance.centre import CLI, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from tests.acceptance.centre import Centre, Wanted
+    from tests.acceptance.centre import Wanted
 
 _USERNAME = "satellite"
 _PASSWORD = "made-up-for-a-site"
 _RUN_SECONDS = 60.0
+
+
+class Decider(Protocol):
+    """A centre as a site knows it."""
+
+    @property
+    def url(self) -> str: ...
+
+    def wait_published(self, satellite: str, wanted: Wanted) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,7 @@ class Run:
 
     def references(self, action: str) -> list[str]:
         """Return the names that were copied, kept, deleted or failed."""
-        return sorted(item["reference"] for item in self.said[action])
+        return sorted(item["reference"] for item in self.said.get(action, ()))
 
     @property
     def reasons(self) -> dict[str, str]:
@@ -52,11 +62,13 @@ class Run:
 class Site:
     """One site: a folder, a local registry that anybody may read, and the commands an operator runs there."""
 
-    def __init__(self, name: str, folder: Path, centre: Centre) -> None:
+    def __init__(self, name: str, folder: Path, centre: Decider) -> None:
         self.name = name
         self.folder = folder
         self.data_dir = folder / "edge"
         self.centre = centre
+        self.settings: dict[str, str] = {}
+        """Variables for the commands from now on, over those that say where things are."""
         self._stack = ExitStack()
         self._address = f"127.0.0.1:{free_port()}"
         self._htpasswd = folder / "htpasswd"
@@ -67,6 +79,20 @@ class Site:
         """As a container runtime sees it."""
         credentials = Credentials(_USERNAME, SecretStr(_PASSWORD))
         self.writable = self._stack.enter_context(HttpRegistry(f"http://{self._address}", credentials=credentials))
+
+    @property
+    def url(self) -> str:
+        """The local registry's own address."""
+        return f"http://{self._address}"
+
+    def keep_images_at(self, url: str) -> None:
+        """Have the commands use another registry, which anybody may write, instead of the embedded one."""
+        self.settings |= {
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_URL": url,
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_USERNAME": "",
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_PASSWORD": "",
+        }
+        self.registry = self._stack.enter_context(HttpRegistry(url))
 
     def __enter__(self) -> Self:
         self.start_registry()
@@ -95,17 +121,17 @@ class Site:
     def register(self, token: str, *, ground_control: str = "") -> subprocess.CompletedProcess[str]:
         """Claim the one-time token by the command line."""
         environment = {"HARBOR_SATELLITE_TOKEN": token}
-        return self._command("register", "--ground-control", ground_control or self.centre.url, **environment)
+        return self.command("register", "--ground-control", ground_control or self.centre.url, **environment)
 
     def sync(self) -> Run:
         """Replicate once."""
-        done = self._command("sync", "--output", "json")
+        done = self.command("sync", "--output", "json")
         assert done.stdout, f"edge sync ended with status {done.returncode}: {done.stderr}"
         return Run(done.returncode, json.loads(done.stdout), done.stderr)
 
     def refused_sync(self) -> str:
         """Try to replicate where nothing at all can be done; return what the command says."""
-        done = self._command("sync", "--output", "json")
+        done = self.command("sync", "--output", "json")
         assert (done.returncode, done.stdout) == (1, "")
         return done.stderr
 
@@ -133,24 +159,38 @@ class Site:
         """Return what each tag names at the site; None for one that is not there."""
         return {reference: digest_at(self.registry, reference) for reference in references}
 
-    def _command(self, command: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def start(self, command: str, *options: str) -> Child:
+        """Start ``edge COMMAND`` and let it run; its log goes to the site's others."""
+        argv = (*CLI, "--log-level", "INFO", "edge", command, *options)
+        return Child(f"edge {command}", argv, env=self._environment(), log=self.folder / "logs" / f"edge-{command}.log")
+
+    def command(self, command: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run ``edge COMMAND`` to its end."""
+        return self._run(f"edge-{command}", [*CLI, "--log-level", "INFO", "edge", command, *options], environment)
+
+    def python(self, program: str) -> subprocess.CompletedProcess[str]:
+        """Run a program in the environment of the site's commands to its end."""
+        return self._run("python", [sys.executable, "-c", program], {})
+
+    def _run(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*CLI, "--log-level", "INFO", "edge", command, *options],
+            argv,
             env={**os.environ, **self._environment(), **environment},
             capture_output=True,
             text=True,
             timeout=_RUN_SECONDS,
             check=False,
         )
-        log = self.folder / "logs" / f"edge-{command}.log"
+        log = self.folder / "logs" / f"{name}.log"
         with log.open("a") as file:
             file.write(f"--- status {done.returncode}\n{done.stdout}\n{done.stderr}\n")
         return done
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self) -> dict[str, str]:
         return {
             "HARBOR_SATELLITE_DATA_DIR": str(self.data_dir),
             "HARBOR_SATELLITE_LOCAL_REGISTRY_URL": f"http://{self._address}",
             "HARBOR_SATELLITE_LOCAL_REGISTRY_USERNAME": _USERNAME,
             "HARBOR_SATELLITE_LOCAL_REGISTRY_PASSWORD": _PASSWORD,
+            **self.settings,
         }
