@@ -12,7 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from harbor_satellite.errors import HarborSatelliteError, PausedError, StorageError
+from harbor_satellite.errors import HarborSatelliteError, PausedError
 from harbor_satellite.registry.copy import Copier, KnownBlobs
 from harbor_satellite.registry.cosign import Cosign
 from harbor_satellite.registry.partials import PartialFolder
@@ -30,6 +30,7 @@ from harbor_satellite.satellite.replication import (
     utc_now,
 )
 from harbor_satellite.satellite.rollback import release
+from harbor_satellite.satellite.room import Room
 from harbor_satellite.satellite.staging import Verifier, demands_of, site_blobs, stage
 from harbor_satellite.satellite.standing import drop_stale
 from harbor_satellite.state.plan import Rule
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from harbor_satellite.oci.descriptor import Descriptor
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.satellite.connections import Connections
     from harbor_satellite.satellite.options import ReplicationOptions
@@ -105,6 +105,11 @@ class Engine:
         if self._gate:
             self._gate.check()
 
+    def stop(self) -> None:
+        """End every read from the source at its next piece; what has arrived is kept."""
+        if self._gate:
+            self._gate.close()
+
     def _is_settled(self, current: Digest) -> bool:
         applied, generations = self.store.applied(), load_generations(self.store)
         if generations.held not in {None, current}:
@@ -160,35 +165,9 @@ class Engine:
         arrived = self._partials.arrivals()
         self._known = KnownBlobs(lambda: site_blobs(target, applied.owned) | arrived)
         plan = make_plan(target, states, applied, self.options, self._now())
-        self._check_room(plan.copy)
+        room = Room(self._disk, target, self._known, self.options.image_workers)
+        room.check(plan.copy, self._copier)
         return plan
-
-    def _check_room(self, copies: tuple[Copy, ...]) -> None:
-        """Compare with free space: what the states say counts shared layers often, so if that is too much, exactly."""
-        try:
-            self._disk.check(sum(copy.size or 0 for copy in copies))
-        except StorageError:
-            self._disk.check(sum(self._lacking(copies).values()))
-
-    def _lacking(self, copies: tuple[Copy, ...]) -> dict[Digest, int]:
-        """Return the size of each blob that would have to come, whatever repository it is wanted in."""
-        with ThreadPoolExecutor(self.options.image_workers, "walk") as pool:
-            found = pool.map(self._lacking_of, copies)
-            return {blob.digest: blob.size for blobs in found for blob in blobs}
-
-    def _lacking_of(self, copy: Copy) -> list[Descriptor]:
-        try:
-            closure = self._copier(copy).walk(copy.repository, copy.digest, copy.referrers)
-        except PausedError:
-            raise
-        except HarborSatelliteError:
-            return []  # staging will say what is wrong with it
-        return [
-            blob
-            for blob in closure.blobs
-            if not self._known.repository_of(blob.digest)
-            and self.connections.target.blob_head(copy.repository, blob.digest) != blob.size
-        ]
 
     def is_staged(self, copy: Copy) -> bool:
         """Whether the copy's content is at the site already; so a repeated task does only what is left."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.errors import HarborSatelliteError, RemoteError, StorageError
+from harbor_satellite.errors import HarborSatelliteError, RemoteError, UntrustedDataError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.copy import publish_tags
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _PREFIX: Final = "satellite-pin-"
+_NO_CONTENT: Final = frozenset({400, 404})
+"""How a registry answers that no longer has a manifest, or not all that it needs."""
 _NO_TAG_DELETION: Final = frozenset({400, 405, 501})
 """How a registry answers that deletes manifests by digest only (distribution-spec, "Deleting tags")."""
 
@@ -43,9 +45,14 @@ def put_pins(target: Registry, contents: Collection[tuple[str, Digest]]) -> None
             if found is None or found.digest != digest:
                 publish_tags(target, repository, digest, (pin_tag(digest),))
         except HarborSatelliteError as error:
-            if error.retryable or isinstance(error, StorageError):
+            if not _is_about_content(error):
                 raise
             _LOG.warning("not pinned reference=%s@%s reason=%s", repository, digest, error)
+
+
+def _is_about_content(error: HarborSatelliteError) -> bool:
+    """Tell whether it is the content that cannot be pinned (gone, damaged), and not the registry that will not."""
+    return isinstance(error, UntrustedDataError) or (isinstance(error, RemoteError) and error.status in _NO_CONTENT)
 
 
 def drop_pins(target: Registry, contents: Collection[tuple[str, Digest]]) -> frozenset[tuple[str, Digest]]:

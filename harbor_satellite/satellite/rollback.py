@@ -16,9 +16,12 @@ from harbor_satellite.satellite.standing import close_generation, move_to
 from harbor_satellite.state.plan import Deletion, Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.satellite.generations import Generations, SiteGeneration
     from harbor_satellite.satellite.store import SatelliteStore
+    from harbor_satellite.state.desired import LocalTag
 
 _LOG = logging.getLogger(__name__)
 _REASON = "rolled back at the site"
@@ -27,7 +30,8 @@ _REASON = "rolled back at the site"
 def roll_back(target: Registry, store: SatelliteStore) -> tuple[ImageOutcome, ...]:
     """Publish the previous generation again, and stay with it until the centre publishes another state.
 
-    The caller holds the store's lock. Nothing is touched unless every image of the previous generation is whole.
+    The caller holds the store's lock. Nothing is touched unless every image of the previous generation is whole, and
+    the local registry lets us write. Safe to repeat: a site that is rolled back already stays as it is.
 
     Returns:
         What became of each name of either generation.
@@ -38,12 +42,40 @@ def roll_back(target: Registry, store: SatelliteStore) -> tuple[ImageOutcome, ..
         RemoteError: the local registry refused.
     """
     before = load_generations(store)
-    if before.is_open and before.held:
-        return _finish(target, store, before)  # one that was killed: asked for again, it goes on
+    if before.held:
+        return _finish(target, store, before)  # asked for again, it goes on where it was killed, or changes nothing
     if before.current is None or before.previous is None:
         raise NotFoundError("there is no previous generation to go back to")
-    _check_whole(target, before.previous)
+    for hole in _holes(target, before.previous):
+        digest = before.previous.names[hole].digest
+        raise ConflictError(f"{hole} of the previous generation is not wholly here any more ({digest})")
     after = before.rolled_back(store.applied().state_digest)
+    after = replace(after, pins=before.pins | after.pins_needed(), is_open=True)
+    save_generations(store, replace(before, pins=after.pins))
+    put_pins(target, after.pins_needed())  # before anything is decided: a registry that lets nobody write says so here
+    save_generations(store, after)
+    return _finish(target, store, after)
+
+
+def take_back(target: Registry, store: SatelliteStore) -> tuple[ImageOutcome, ...] | None:
+    """Publish again what was gone back from, without the source, and follow the centre again.
+
+    The caller holds the store's lock. What is not wholly here any more, the next replication brings.
+
+    Returns:
+        What became of each name; None if the site was not rolled back.
+
+    Raises:
+        RemoteError: the local registry refused.
+    """
+    before = load_generations(store)
+    if before.held is None:
+        return None
+    newer = before.previous
+    if newer is None or not _is_whole(target, newer):
+        release(store)
+        return ()
+    after = replace(before, current=newer, previous=before.current, held=None)
     after = replace(after, pins=before.pins | after.pins_needed(), is_open=True)
     save_generations(store, after)
     return _finish(target, store, after)
@@ -104,10 +136,14 @@ def release(store: SatelliteStore) -> bool:
     return True
 
 
-def _check_whole(target: Registry, previous: SiteGeneration) -> None:
-    for name, standing in sorted(previous.names.items(), key=lambda item: item[0]):
+def _is_whole(target: Registry, generation: SiteGeneration) -> bool:
+    return next(_holes(target, generation), None) is None
+
+
+def _holes(target: Registry, generation: SiteGeneration) -> Iterator[LocalTag]:
+    for name, standing in sorted(generation.names.items(), key=lambda item: item[0]):
         if not is_complete(target, name.repository, standing.digest, standing.platforms):
-            raise ConflictError(f"{name} of the previous generation is not wholly here any more ({standing.digest})")
+            yield name
 
 
 def _follow(store: SatelliteStore, generation: SiteGeneration) -> None:

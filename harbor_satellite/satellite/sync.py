@@ -91,5 +91,11 @@ def _stage_all(engine: Engine, copies: tuple[Copy, ...], on_bytes: Callable[[int
         return False
 
     with ThreadPoolExecutor(engine.options.image_workers, "image") as pool:
-        again = list(pool.map(stage_one, copies))
+        staging = [pool.submit(stage_one, copy) for copy in copies]
+        try:
+            again = [future.result() for future in staging]
+        except BaseException:  # Ctrl-C: what is under way ends at its next piece, and goes on from there next time
+            pool.shutdown(wait=False, cancel_futures=True)
+            engine.stop()
+            raise
     return tuple(copy for copy, is_again in zip(copies, again, strict=True) if is_again)

@@ -144,7 +144,7 @@ def test_why_of_a_rolled_back_image_names_the_operator_s_decision_until_it_ends(
             until_done(site)
         site.command("rollback")
         back = why(site, APP)
-        site.command("rollback")
+        site.command("rollback", "--undo")
 
         forth = why(site, APP)
 

@@ -12,7 +12,7 @@ from harbor_satellite.errors import ConflictError, NotFoundError, StorageError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.explain import explain, explanation_text
 from harbor_satellite.satellite.generations import load_generations
-from harbor_satellite.satellite.rollback import release, roll_back
+from harbor_satellite.satellite.rollback import roll_back, take_back
 from harbor_satellite.state.plan import Rule
 from tests.unit.satellite.site import OPTIONS, Killed, Site, wanted
 from tests.unit.satellite.test_sync import forget_local
@@ -96,23 +96,39 @@ def test_roll_back_then_wiped_registry_heals_to_what_was_gone_back_to(site: Site
     assert site.sync().requests == 1
 
 
-def test_roll_back_undone_follows_the_centre_again(site: Site, two: tuple[Digest, Digest]) -> None:
+def test_roll_back_taken_back_publishes_the_newer_again_without_the_source(
+    site: Site, two: tuple[Digest, Digest]
+) -> None:
     roll_back(site.local, site.store)
+    site.home.requests = 0
 
-    assert release(site.store)
+    take_back(site.local, site.store)
+    at_once = site.local_tags(APP)
+    requests = site.home.requests
+
+    assert (at_once, requests, site.local_tags(TOOL)) == ({"v1": two[1]}, 0, {})
+    assert site.sync().requests == 1
+    assert take_back(site.local, site.store) is None
+
+
+def test_roll_back_taken_back_with_a_hole_is_brought_by_the_next_run(site: Site, two: tuple[Digest, Digest]) -> None:
+    roll_back(site.local, site.store)
+    site.local.manifest_delete(APP, str(two[1]))
+
+    take_back(site.local, site.store)
     site.sync()
 
     assert site.local_tags(APP) == {"v1": two[1]}
-    assert not release(site.store)
 
 
-def test_roll_back_twice_goes_forth_again(site: Site, two: tuple[Digest, Digest]) -> None:
+def test_roll_back_again_changes_nothing(site: Site, two: tuple[Digest, Digest]) -> None:
     roll_back(site.local, site.store)
 
-    roll_back(site.local, site.store)
+    outcomes = roll_back(site.local, site.store)
 
-    assert site.local_tags(APP) == {"v1": two[1]}
-    assert site.local_tags(TOOL) == {}
+    assert {outcome.action for outcome in outcomes} == {"kept"}
+    assert site.local_tags(APP) == {"v1": two[0]}
+    assert site.sync().requests == 1
 
 
 def test_roll_back_first_generation_has_nothing_before_it(site: Site) -> None:
