@@ -18,6 +18,7 @@ from harbor_satellite.errors import DigestMismatchError, HarborSatelliteError, R
 from harbor_satellite.registry.api import CHUNK_BYTES
 from harbor_satellite.registry.client_api import REDIRECTS, USER_AGENT
 from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, refusal, unreachable
+from harbor_satellite.registry.client_headers import content_length
 from harbor_satellite.registry.client_urls import MAX_REDIRECTS, follow, same_origin
 from harbor_satellite.registry.connection_pool import WRITE_BYTES
 
@@ -103,6 +104,11 @@ class BlobResponse:
             self._response.read(ERROR_BODY_MAX_BYTES)
         self.close()
 
+    def finish(self) -> None:
+        """Let the connection serve the next request, if this answer has no body."""
+        if content_length(self.headers, -1) == 0:
+            self.drain()
+
     def close(self) -> None:
         """Give the connection back if its body was read to the end; close it otherwise."""
         if self._is_whole:
@@ -140,9 +146,7 @@ class BlobTransport:
         # A throttle that sees small pieces makes an even stream of them.
         self.chunk_bytes = min(receive_buffer_bytes, _THROTTLED_BYTES) if receive_buffer_bytes else CHUNK_BYTES
         self._pool = pool
-        self._read_timeout = urllib3.Timeout(connect=timeouts.connect, read=timeouts.read)
-        # urllib3 sends a body under the connect timeout.
-        self._write_timeout = urllib3.Timeout(connect=max(timeouts.connect, timeouts.write), read=timeouts.commit)
+        self._read_timeout, self._write_timeout = timeouts.of_read(), timeouts.of_write(timeouts.commit)
 
     def open(self, call: BlobCall) -> BlobResponse:
         """Send a read and return its answer, whatever its status; redirects are followed.
@@ -207,17 +211,8 @@ class BlobTransport:
             headers["Content-Length"] = str(size)
         self.api.meter.requested()
         try:
-            response = self._pool.manager(url).request(
-                call.method,
-                str(url),
-                headers=headers,
-                body=body,
-                timeout=self._read_timeout if body is None else self._write_timeout,
-                redirect=False,
-                retries=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            timeout = self._read_timeout if body is None else self._write_timeout
+            response = self._pool.send(call.method, url, headers, timeout, body)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(call.what, error) from error
         return BlobResponse(call.what, response, self)

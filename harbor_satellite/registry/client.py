@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Self
 
 from harbor_satellite.registry.auth import CATALOG_SCOPE, repository_scope
 from harbor_satellite.registry.blob_transport import BlobTransport
-from harbor_satellite.registry.client_api import ApiTransport, Call, Timeouts, tls_context
+from harbor_satellite.registry.client_api import ApiTransport, Call, Timeouts
 from harbor_satellite.registry.client_blobs import Blobs
 from harbor_satellite.registry.client_listing import PAGE_MAX_BYTES, PAGE_SIZE, name_list
 from harbor_satellite.registry.client_logs import hide_queries
 from harbor_satellite.registry.client_manifests import Manifests
 from harbor_satellite.registry.client_meter import Meter
 from harbor_satellite.registry.client_urls import parse_address
-from harbor_satellite.registry.connection_pool import ConnectionPool, PooledTransport
+from harbor_satellite.registry.connection_pool import ConnectionPool, TransportConnections
+from harbor_satellite.registry.tls import lazy_tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import BlobStream, ManifestContent
     from harbor_satellite.registry.auth import Credentials
+    from harbor_satellite.registry.client_blobs import Upload
     from harbor_satellite.registry.client_meter import Counters
 
 
@@ -67,14 +69,14 @@ class HttpRegistry:
     ) -> None:
         hide_queries()
         limits = timeouts or Timeouts()
-        self._pool = ConnectionPool(tls_context(verify), receive_buffer_bytes)
+        self._pool = ConnectionPool(lazy_tls_context(verify), receive_buffer_bytes)
         self._meter = Meter(on_read)
         self._api = ApiTransport(
             parse_address(url_or_host, plain_http=plain_http),
             credentials=credentials,
             timeouts=limits,
             meter=self._meter,
-            transport=transport or PooledTransport(self._pool),
+            connections=TransportConnections(transport) if transport else self._pool,
         )
         self._bodies = BlobTransport(self._api, self._pool, limits, receive_buffer_bytes)
         self._manifests = Manifests(self._api)
@@ -183,6 +185,17 @@ class HttpRegistry:
         """
         return self._blobs.mount(repository, digest, from_repository)
 
+    def blob_upload(self, repository: str, digest: Digest) -> Upload | None:
+        """Open an upload unless the blob is there: one request for what ``blob_head`` and ``blob_put`` ask in two.
+
+        Returns:
+            The upload, to be used as a context manager; None if the blob is there, or if only ``blob_head`` can tell.
+
+        Raises:
+            RemoteError: the registry fails or cannot be reached.
+        """
+        return self._blobs.upload(repository, digest)
+
     def blob_delete(self, repository: str, digest: Digest) -> bool:
         """Delete a blob from one repository; False if it was not there.
 
@@ -234,7 +247,6 @@ class HttpRegistry:
 
     def close(self) -> None:
         """Close every connection; a stream still open ends with an error."""
-        self._api.close()
         self._pool.close()
 
     def __enter__(self) -> Self:

@@ -1,28 +1,28 @@
 """One HTTP request to a registry and its whole, capped answer: everything but the bodies of blobs.
 
-What lives here: authorization, redirects, limits and error mapping around httpx. What must not: what any answer means.
+What lives here: authorization, redirects, limits and error mapping. What must not: what any answer means.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import urllib3
 
-from harbor_satellite.errors import InvalidInputError, RemoteError, SizeLimitError, UntrustedDataError
+from harbor_satellite.errors import RemoteError, SizeLimitError, UntrustedDataError
 from harbor_satellite.oci.reference import check_repository
 from harbor_satellite.registry.auth import AUTH_RESPONSE_MAX_BYTES, Authorizer, TokenReply
 from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, refusal, unreachable
 from harbor_satellite.registry.client_headers import content_length
 from harbor_satellite.registry.client_urls import MAX_REDIRECTS, follow, same_origin
+from harbor_satellite.registry.connection_pool import pieces_of
+from harbor_satellite.registry.tls import tls_context as tls_context  # noqa: PLC0414  (ground_control takes it from here)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from harbor_satellite.registry.auth import Credentials, TokenRequest
     from harbor_satellite.registry.client_meter import Meter
     from harbor_satellite.registry.client_urls import RegistryAddress
+    from harbor_satellite.registry.connection_pool import Answer, Connections
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +52,15 @@ class Timeouts:
     """Seconds without the registry taking a piece of at most 128 KiB."""
     commit: float = 300.0
     """Seconds a registry may take to store a blob that it has received: some hash or move it again."""
-    pool: float = 30.0
-    """Seconds until another thread gives a connection back."""
+
+    def of_read(self) -> urllib3.Timeout:
+        """Return the limits of a request without a body."""
+        return urllib3.Timeout(connect=self.connect, read=self.read)
+
+    def of_write(self, answer: float) -> urllib3.Timeout:
+        """Return the limits of a request with a body, whose answer may take so many seconds."""
+        # urllib3 sends a body under the connect timeout.
+        return urllib3.Timeout(connect=max(self.connect, self.write), read=answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +93,6 @@ class Reply:
         return refusal(what, self.status, self.headers, self.body)
 
 
-def tls_context(verify: bool | str) -> ssl.SSLContext:  # noqa: FBT001 - the word every HTTP client uses
-    """Make the TLS settings for both HTTP libraries: True, False, or a CA file to trust besides the usual ones.
-
-    Raises:
-        InvalidInputError: the CA file cannot be read or holds no certificate.
-    """
-    context = httpx.create_ssl_context(verify=verify is not False)
-    if verify is False:
-        # One line of our own for each client instead of urllib3's warning for each connection.
-        _log.warning("certificates are not verified: anybody on the way can read and change what passes")
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    if isinstance(verify, str):
-        try:
-            context.load_verify_locations(cafile=verify)
-        except (OSError, ssl.SSLError) as error:
-            raise InvalidInputError(f"CA file {verify!r} cannot be used: {error}") from error
-    return context
-
-
 class ApiTransport:
     """Sends calls to one registry with the right ``Authorization`` and returns whole, capped answers.
 
@@ -112,7 +101,7 @@ class ApiTransport:
         credentials: None to go without.
         timeouts: limits of each step.
         meter: counts requests and bytes.
-        transport: connections to the network, or what takes its place in tests.
+        connections: what to send over.
     """
 
     def __init__(
@@ -122,28 +111,15 @@ class ApiTransport:
         credentials: Credentials | None,
         timeouts: Timeouts,
         meter: Meter,
-        transport: httpx.BaseTransport,
+        connections: Connections,
     ) -> None:
         self.address = address
         self._base = str(address.url).rstrip("/")
         self.meter = meter
         self.authorizer = Authorizer(address.url, credentials, self._fetch_token)
         self._ask_lock = threading.Lock()
-        self._client = httpx.Client(
-            transport=transport,
-            timeout=httpx.Timeout(
-                connect=timeouts.connect, read=timeouts.read, write=timeouts.write, pool=timeouts.pool
-            ),
-            follow_redirects=False,
-            # identity: a manifest's digest is of the bytes as they are stored.
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            # Harbor's `sid` cookie turns later writes into 403 "CSRF token not found": never keep any.
-            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-        )
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._client.close()
+        self._connections = connections
+        self._read_timeout, self._write_timeout = timeouts.of_read(), timeouts.of_write(timeouts.read)
 
     def authorization(self, url: httpx.URL, scopes: frozenset[str]) -> str | None:
         """Return the ``Authorization`` for a request; always None for another host than the registry's."""
@@ -208,37 +184,47 @@ class ApiTransport:
         return TokenReply(reply.status, reply.headers, reply.body)
 
     def _exchange(self, call: Call, url: httpx.URL, authorization: str | None) -> Reply:
-        headers = dict(call.headers) | ({"Authorization": authorization} if authorization else {})
+        # identity: a manifest's digest is of the bytes as they are stored.
+        headers = {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity", **call.headers}
+        timeout = self._read_timeout
+        if authorization:
+            headers["Authorization"] = authorization
+        if call.content:
+            headers["Content-Length"] = str(len(call.content))
+            timeout = self._write_timeout
         self.meter.requested()
         try:
-            request = self._client.build_request(call.method, url, headers=headers, content=call.content)
-            with closing(self._client.send(request, stream=True)) as response:
+            with closing(self._connections.send(call.method, url, headers, timeout, pieces_of(call.content))) as answer:
                 self.meter.wrote(len(call.content))
-                if call.method == "HEAD":
-                    response.read()  # nothing, yet httpx closes the connection under an answer that nobody read
-                body = b"" if call.method == "HEAD" else self._read(response, call)
-                _log.debug("%s status=%d bytes=%d", call.what, response.status_code, len(body))
-                return Reply(response.status_code, response.headers, body, url)
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, urllib3.exceptions.HTTPError, OSError) as error:
+                reply_headers = httpx.Headers(list(answer.headers.items()))
+                body = self._read(answer, reply_headers, call)
+                _log.debug("%s status=%d bytes=%d", call.what, answer.status, len(body))
+                return Reply(answer.status, reply_headers, body, url)
+        except (httpx.HTTPError, urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(call.what, error) from error
 
-    def _read(self, response: httpx.Response, call: Call) -> bytes:
-        limit = call.max_bytes if response.is_success else ERROR_BODY_MAX_BYTES
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
-            if response.is_success:
+    def _read(self, answer: Answer, headers: httpx.Headers, call: Call) -> bytes:
+        if call.method == "HEAD":
+            answer.read1(1)  # nothing; then its connection serves the next request
+            return b""
+        is_success = httpx.codes.is_success(answer.status)
+        limit = call.max_bytes if is_success else ERROR_BODY_MAX_BYTES
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            if is_success:
                 raise UntrustedDataError(f"{call.what}: the answer is compressed though that was not accepted")
             return b""
-        if response.is_success and content_length(response.headers, 0) > limit:
+        if is_success and content_length(headers, 0) > limit:
             raise SizeLimitError(f"{call.what}: the answer is larger than {limit} bytes")
         deadline = time.monotonic() + _BODY_DEADLINE_SECONDS
         pieces: list[bytes] = []
         size = 0
-        for piece in response.iter_bytes(_READ_BYTES):
+        # Whatever has arrived: a peer that drips must not hold up the look at the clock.
+        while piece := answer.read1(_READ_BYTES):
             self.meter.read(len(piece))
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                if response.is_success:
+                if is_success:
                     raise SizeLimitError(f"{call.what}: the answer is larger than {limit} bytes")
                 break
             if time.monotonic() > deadline:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import httpx
 
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, RemoteError
+from harbor_satellite.oci.reference import check_repository
 from harbor_satellite.registry.auth import repository_scope
 from harbor_satellite.registry.blob_transport import BlobCall
 from harbor_satellite.registry.client_api import Call
@@ -21,6 +22,7 @@ from harbor_satellite.registry.client_urls import follow, parse_content_range
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from types import TracebackType
 
     from harbor_satellite.oci.descriptor import Descriptor
     from harbor_satellite.oci.digest import Digest
@@ -108,39 +110,57 @@ class Blobs:
         with response:
             yield HttpBlobStream(start, response.chunks(_expected(response, start, size)))
 
-    def put(self, repository: str, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
-        """Store a blob; nothing is kept unless the bytes match digest and size."""
+    def put(
+        self, repository: str, descriptor: Descriptor, chunks: Iterable[bytes], session: httpx.URL | None = None
+    ) -> None:
+        """Store a blob, in an upload session that is open already or a new one."""
         what = self._what("push blob", repository, descriptor.digest)
         scopes = frozenset({repository_scope(repository, "pull,push")})
-        url = self._api.url(repository, "blobs/uploads/")
-        if descriptor.digest.algorithm != "sha256":
-            url = url.copy_add_param("digest-algorithm", descriptor.digest.algorithm)
-        call = Call(what, "POST", url, scopes)
-        reply = self._api.send(call)
-        if reply.status != httpx.codes.ACCEPTED:
-            raise reply.refused(what)
-        session = _session(url, reply.headers.get("location"), what)
-        # copy_add_param keeps the session's own query (distribution's _state), which httpx's params= would drop.
-        target = session.copy_add_param("digest", str(descriptor.digest))
+        if session is None:
+            algorithm = descriptor.digest.algorithm
+            query = "" if algorithm == "sha256" else f"?digest-algorithm={algorithm}"
+            call = Call(what, "POST", self._api.url(repository, f"blobs/uploads/{query}"), scopes)
+            reply = self._api.send(call)
+            if reply.status != httpx.codes.ACCEPTED:
+                raise reply.refused(what)
+            session = _session(call.url, reply.headers.get("location"), what)
+        # Added to the session's own query (distribution's _state), which stays as the registry wrote it.
+        target = httpx.URL(f"{session}{'&' if session.query else '?'}digest={descriptor.digest}")
         put = BlobCall(what, "PUT", target, scopes, {"Content-Type": "application/octet-stream"})
         try:
             with self._bodies.put(put, descriptor, chunks) as response:
                 if response.status != httpx.codes.CREATED:
                     raise response.refused()
                 check_digest_header(response.headers, descriptor.digest, what)
+                response.finish()
         except HarborSatelliteError:
-            self._cancel(repository, session)
+            self.cancel(repository, session)
             raise
 
     def mount(self, repository: str, digest: Digest, from_repository: str) -> bool:
         """Make a blob of another repository available in this one; False if that cannot be."""
+        session = self._mount(repository, digest, from_repository)
+        if isinstance(session, bool):
+            return session
+        self.cancel(repository, session)
+        return False
+
+    def upload(self, repository: str, digest: Digest) -> Upload | None:
+        """Open an upload unless the blob is there; None if it is, or if only ``head`` can tell."""
+        # A mount from the repository into itself: one request says what HEAD and POST would say in two.
+        session = self._mount(repository, digest, repository)
+        return None if isinstance(session, bool) else Upload(self, repository, session)
+
+    def _mount(self, repository: str, digest: Digest, from_repository: str) -> httpx.URL | bool:
+        """Ask for a mount: True if it was done, False if it is refused, or the upload that was opened instead."""
         what = self._what("mount blob", repository, digest)
-        self._api.url(from_repository, "")  # refuses what is no repository
-        url = self._api.url(repository, "blobs/uploads/")
-        url = url.copy_add_param("mount", str(digest)).copy_add_param("from", from_repository)
-        scopes = frozenset({repository_scope(repository, "pull,push"), repository_scope(from_repository, "pull")})
+        check_repository(from_repository)
+        url = self._api.url(repository, f"blobs/uploads/?mount={digest}&from={from_repository}")
+        scopes = {repository_scope(repository, "pull,push")}
+        if from_repository != repository:
+            scopes.add(repository_scope(from_repository, "pull"))
         try:
-            reply = self._api.send(Call(what, "POST", url, scopes))
+            reply = self._api.send(Call(what, "POST", url, frozenset(scopes)))
         except RemoteError as error:
             # The token service may refuse a token for both repositories.
             if error.status in _NO_MOUNT:
@@ -150,12 +170,19 @@ class Blobs:
             check_digest_header(reply.headers, digest, what)
             return True
         if reply.status == httpx.codes.ACCEPTED:
-            # distribution-spec, "Mounting a blob": 202 has opened an upload, which nobody will use.
-            self._cancel(repository, _session(url, reply.headers.get("location"), what))
-            return False
+            # distribution-spec, "Mounting a blob": 202 has opened an upload.
+            return _session(url, reply.headers.get("location"), what)
         if reply.status in _NO_MOUNT:
             return False
         raise reply.refused(what)
+
+    def cancel(self, repository: str, session: httpx.URL) -> None:
+        """Tell the registry that an upload is given up, so that it need not keep what it has until it notices."""
+        what = f"cancel upload to {self._api.address.name}/{repository}"
+        try:
+            self._api.send(Call(what, "DELETE", session, frozenset({repository_scope(repository, "pull,push")})))
+        except HarborSatelliteError as error:
+            _log.debug("%s failed: %s", what, error)
 
     def delete(self, repository: str, digest: Digest) -> bool:
         """Delete a blob from one repository; False if it was not there."""
@@ -185,14 +212,6 @@ class Blobs:
                 raise response.refused()
         return response, 0
 
-    def _cancel(self, repository: str, session: httpx.URL) -> None:
-        """Tell the registry that an upload is given up, so that it need not keep what it has until it notices."""
-        what = f"cancel upload to {self._api.address.name}/{repository}"
-        try:
-            self._api.send(Call(what, "DELETE", session, frozenset({repository_scope(repository, "pull,push")})))
-        except HarborSatelliteError as error:
-            _log.debug("%s failed: %s", what, error)
-
     def _call(self, verb: str, method: str, repository: str, digest: Digest, actions: str) -> Call:
         return Call(
             self._what(verb, repository, digest),
@@ -203,6 +222,35 @@ class Blobs:
 
     def _what(self, verb: str, repository: str, digest: Digest) -> str:
         return f"{verb} {self._api.address.name}/{repository}@{digest}"
+
+
+class Upload:
+    """An upload that a registry has opened for one blob; given up at the end of its block if nothing was put.
+
+    Args:
+        blobs: of which registry.
+        repository: where the blob is to be.
+        session: where the registry takes it.
+    """
+
+    def __init__(self, blobs: Blobs, repository: str, session: httpx.URL) -> None:
+        self._blobs = blobs
+        self._repository = repository
+        self._session: httpx.URL | None = session
+
+    def put(self, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+        """Store the blob, as ``Registry.blob_put``; a second time in an upload of its own."""
+        session, self._session = self._session, None
+        self._blobs.put(self._repository, descriptor, chunks, session)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None and (kind is None or issubclass(kind, HarborSatelliteError)):
+            self._blobs.cancel(self._repository, self._session)
 
 
 def _session(base: httpx.URL, location: str | None, what: str) -> httpx.URL:

@@ -11,11 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import DigestMismatchError, RemoteError, UntrustedDataError
 from harbor_satellite.oci.descriptor import Descriptor, parse_manifest
 from harbor_satellite.oci.media_types import is_nondistributable
+from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.closure import Closure, FoundManifest, Walker
 from harbor_satellite.registry.known_blobs import KnownBlobs
 from harbor_satellite.registry.transfer import Transfer
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
     from harbor_satellite.registry.api import ManifestContent, Registry
+    from harbor_satellite.registry.client_blobs import Upload
     from harbor_satellite.registry.partials import PartialFolder
 
 __all__ = ["BLOB_WORKERS", "Copier", "CopyResult", "KnownBlobs", "is_complete", "publish_tags"]
@@ -181,12 +184,16 @@ class Copier:
             # Where another repository surely has it, a mount answers sooner than a look at this one.
             if any(self._take_from(repository, blob, other) for other in self._near(repository, blob.digest)):
                 return _Brought(is_mounted=True)
-            if not is_doubted and self._is_here(repository, blob):
-                return _Brought()
-            before = self.known.repository_of(blob.digest)
-            if before and before != repository and self._take_from(repository, blob, before):
-                return _Brought(is_mounted=True)
-            return self._copy_blob(repository, blob)
+            upload = None
+            if not is_doubted and isinstance(self.target, HttpRegistry):
+                upload = self.target.blob_upload(repository, blob.digest)
+            with upload or nullcontext():
+                if not is_doubted and upload is None and self._is_here(repository, blob):
+                    return _Brought()
+                before = self.known.repository_of(blob.digest)
+                if before and before != repository and self._take_from(repository, blob, before):
+                    return _Brought(is_mounted=True)
+                return self._copy_blob(repository, blob, upload)
 
     def _near(self, repository: str, digest: Digest) -> Iterator[str]:
         """Give the other repositories of which this run, or one that did not finish, knows that they have a blob."""
@@ -217,11 +224,12 @@ class Copier:
         self.known.add(blob.digest, repository)
         return True
 
-    def _copy_blob(self, repository: str, blob: Descriptor) -> _Brought:
+    def _copy_blob(self, repository: str, blob: Descriptor, upload: Upload | None) -> _Brought:
+        put = upload.put if upload else partial(self.target.blob_put, repository)
         transfer = Transfer(self.source, self.partials, self.on_bytes, self.sleep)
         try:
             with self.slots or nullcontext(), self.reserve(blob.size):
-                count = transfer.bring(repository, blob, lambda chunks: self.target.blob_put(repository, blob, chunks))
+                count = transfer.bring(repository, blob, partial(put, blob))
         except RemoteError as error:
             # image-spec: such layers may stay where their licence keeps them.
             if error.status == _HTTP_NOT_FOUND and is_nondistributable(blob.media_type):
@@ -252,9 +260,11 @@ class Copier:
         return _Brought(bytes_read=len(content.raw))
 
 
-def publish_tags(target: Registry, repository: str, digest: Digest, tags: tuple[str, ...]) -> None:
-    """Point tags at content that is already staged at the target."""
-    content = target.manifest_get(repository, str(digest))
+def publish_tags(
+    target: Registry, repository: str, digest: Digest, tags: tuple[str, ...], content: ManifestContent | None = None
+) -> None:
+    """Point tags at content that is already staged at the target; its manifest is read there unless it is given."""
+    content = content or target.manifest_get(repository, str(digest))
     for tag in tags:
         target.manifest_put(repository, tag, content)
 

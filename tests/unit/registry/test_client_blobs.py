@@ -344,6 +344,59 @@ def test_blob_put_no_location(fake: FakeRegistry, registry: HttpRegistry) -> Non
         registry.blob_put(REPOSITORY, BLOB, pieces())
 
 
+def test_blob_put_many_blobs_share_a_connection(fake: FakeRegistry) -> None:
+    ports: set[int] = set()
+
+    with counted_connections(fake, ports) as url, HttpRegistry(url) as registry:
+        for content in (b"one", b"two", b"three"):
+            registry.blob_put(REPOSITORY, Descriptor("x", Digest.of(content), len(content)), [content])
+
+    assert len(ports) == 1
+
+
+def test_blob_upload_of_what_is_missing_takes_the_blob(fake: FakeRegistry, registry: HttpRegistry) -> None:
+    upload = registry.blob_upload("acme/other", BLOB.digest)
+
+    assert upload is not None
+    with upload:
+        upload.put(BLOB, pieces())
+    assert fake.blobs["acme/other"][str(BLOB.digest)] == CONTENT
+    assert [request.method for request in fake.requests] == ["POST", "PUT"]
+
+
+def test_blob_upload_second_put_opens_another(fake: FakeRegistry, registry: HttpRegistry) -> None:
+    upload = registry.blob_upload("acme/other", BLOB.digest)
+
+    assert upload is not None
+    with upload:
+        with pytest.raises(DigestMismatchError):
+            upload.put(BLOB, [b"damaged"])
+        upload.put(BLOB, pieces())
+    assert fake.blobs["acme/other"][str(BLOB.digest)] == CONTENT
+
+
+def test_blob_upload_of_what_is_there_opens_none(registry: HttpRegistry) -> None:
+    assert registry.blob_upload(REPOSITORY, BLOB.digest) is None
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_blob_upload_mount_refused_leaves_the_answer_to_a_look(
+    fake: FakeRegistry, registry: HttpRegistry, status: int
+) -> None:
+    fake.misbehave("POST .*", FakeReply(status))
+
+    assert registry.blob_upload("acme/other", BLOB.digest) is None
+
+
+def test_blob_upload_nothing_put_is_given_up(fake: FakeRegistry, registry: HttpRegistry) -> None:
+    upload = registry.blob_upload("acme/other", BLOB.digest)
+
+    assert upload is not None
+    with pytest.raises(RemoteError), upload:
+        raise RemoteError("the source is gone")
+    assert len(fake.seen("DELETE .*/uploads/.*")) == 1
+
+
 def test_blob_mount_known_and_unknown(fake: FakeRegistry, registry: HttpRegistry) -> None:
     assert registry.blob_mount("acme/other", BLOB.digest, REPOSITORY)
     assert registry.blob_head("acme/other", BLOB.digest) == len(CONTENT)

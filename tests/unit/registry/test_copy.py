@@ -719,4 +719,41 @@ def test_stage_fresh_image_asks_each_registry_only_what_it_must(fake: FakeRegist
         Copier(fake_source, target).stage(APP, digest, ())
 
     assert Counter(request.method for request in fake.requests) == {"GET": 3}
-    assert Counter(request.method for request in site.requests) == {"GET": 1, "HEAD": 2, "POST": 2, "PUT": 3}
+    assert Counter(request.method for request in site.requests) == {"GET": 1, "POST": 2, "PUT": 3}
+
+
+def test_stage_blob_truncated_at_the_site_is_sent_again(fake: FakeRegistry, fake_source: HttpRegistry) -> None:
+    content = b"layer" * 1000
+    digest = fake_image(fake, fake.add_blob(APP, content))
+    site = FakeRegistry()
+    site.blobs[APP] = {str(Digest.of(content)): content[:-1]}
+
+    with site.serving() as url, HttpRegistry(url) as target:
+        Copier(fake_source, target).stage(APP, digest, ())
+
+        assert is_complete(target, APP, digest)
+
+
+def test_stage_blob_that_is_there_is_not_fetched(fake: FakeRegistry, fake_source: HttpRegistry) -> None:
+    content = b"layer" * 1000
+    digest = fake_image(fake, fake.add_blob(APP, content))
+    site = FakeRegistry()
+    site.add_blob(APP, content)
+
+    with site.serving() as url, HttpRegistry(url) as target:
+        result = Copier(fake_source, target).stage(APP, digest, ())
+
+    assert result.blobs_copied == 1  # its configuration
+    assert fake.seen(f"GET .*/blobs/{Digest.of(content)}") == []
+
+
+def test_publish_tags_content_given_is_not_read_again(fake: FakeRegistry) -> None:
+    digest = fake_image(fake, fake.add_blob(APP, b"layer"))
+
+    with fake.serving() as url, HttpRegistry(url) as target:
+        content = target.manifest_get(APP, str(digest))
+        before = len(fake.requests)
+        publish_tags(target, APP, digest, ("1", "2"), content)
+
+        assert target.manifest_head(APP, "2") is not None
+    assert [request.method for request in fake.requests[before:]] == ["PUT", "PUT", "HEAD"]
