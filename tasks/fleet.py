@@ -26,6 +26,7 @@ from harbor_satellite.ground_control.publishing import (
     publish_satellite,
     resolve_group,
 )
+from harbor_satellite.ground_control.unresolved import record_unresolved
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import (
@@ -90,6 +91,8 @@ def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, Stat
         spec = fleet.group_spec(session, group)
     with centre.source_of(spec.registry) as source:
         resolved = resolve_group(source, spec)
+    with centre.sessions.begin() as session:  # of its own: it is known even if nothing can be published
+        record_unresolved(session, spec, resolved.unresolved, utc_now())
     registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
     with centre.source_of("") as own:
         is_lost = is_group_lost(own, spec)

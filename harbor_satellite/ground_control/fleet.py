@@ -41,6 +41,7 @@ __all__ = [
     "grant_projects",
     "group_spec",
     "list_group_names",
+    "lock_unchanged",
     "record_group_state",
     "record_satellite_state",
     "satellite_deployments",
@@ -114,6 +115,18 @@ def group_spec(session: Session, name: str) -> GroupSpec:
         published=parse_state_artifact(last.content.encode(), None, what) if last else None,
         published_digest=Digest.parse(last.digest) if last else None,
     )
+
+
+def lock_unchanged(session: Session, spec: GroupSpec) -> None:
+    """Lock a group's row until the transaction ends, and make sure that the group still is as it was read.
+
+    Raises:
+        NotFoundError: the group was deleted meanwhile.
+        ConflictError: the group was changed or published meanwhile; read it and resolve it again.
+    """
+    session.execute(select(Group.id).where(Group.name == spec.name).with_for_update())
+    if group_spec(session, spec.name) != spec:
+        raise ConflictError(f"group {spec.name} changed while it was resolved")
 
 
 def record_group_state(  # noqa: PLR0917 - read from left to right it is the row

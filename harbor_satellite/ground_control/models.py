@@ -176,6 +176,17 @@ class GroupState(Base):
     created_at: Mapped[Moment]
 
 
+class UnresolvedArtifact(Base):
+    """One entry that the source did not have when its group was last to be published."""
+
+    __tablename__ = "unresolved_artifacts"
+
+    group_id: Mapped[GroupId] = mapped_column(primary_key=True)
+    reference: Mapped[str] = mapped_column(String(512), primary_key=True)  # repository:tag or repository@digest
+    reason: Mapped[str] = mapped_column(Text)  # of the last attempt; may repeat what the source said
+    since: Mapped[Moment]  # of the first attempt in a row that did not find it
+
+
 class Satellite(Base):
     """One edge site's agent."""
 

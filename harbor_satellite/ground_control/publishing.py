@@ -10,14 +10,16 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from sqlalchemy import select
 
-from harbor_satellite.errors import ConflictError, HarborSatelliteError
+from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.ground_control import fleet
-from harbor_satellite.ground_control.models import Group, Satellite
+from harbor_satellite.ground_control.groups import GroupEntry
+from harbor_satellite.ground_control.models import Satellite
 from harbor_satellite.ground_control.satellites import group_names_of, show_satellite
+from harbor_satellite.ground_control.unresolved import Unresolved
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
 from harbor_satellite.registry.state_store import state_digest
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.fleet import GroupSpec
-    from harbor_satellite.ground_control.groups import GroupEntry
     from harbor_satellite.ground_control.signing import Pusher
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
@@ -44,19 +45,15 @@ _RESOLVE_WORKERS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Unresolved:
-    """One entry that the source does not have as the group names it."""
-
-    reference: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class ResolvedGroup:
     """A group's entries as they are at the source now."""
 
     entries: tuple[StateEntry, ...]
     unresolved: tuple[Unresolved, ...]
+
+
+_Found: TypeAlias = "tuple[StateEntry | None, Closure | None, Unresolved | None]"
+"""One entry as it shall be published, what hangs on it at the source, and what was wrong with it."""
 
 
 def resolve_group(source: Registry, spec: GroupSpec) -> ResolvedGroup:
@@ -74,8 +71,9 @@ def resolve_group(source: Registry, spec: GroupSpec) -> ResolvedGroup:
         if entry and closure:
             closures.setdefault(entry.repository, []).append(closure)
     entries = [entry for entry, _, _ in found if entry]
-    unresolved = tuple(problem for _, _, problem in found if problem)
-    entries += _cosign_entries(source, closures, entries)
+    beside = _cosign_entries(source, spec, closures, entries)
+    entries += [entry for entry, _, _ in beside if entry]
+    unresolved = tuple(problem for _, _, problem in [*found, *beside] if problem)
     return ResolvedGroup(_merge_tags(entries), unresolved)
 
 
@@ -112,9 +110,7 @@ def publish_group(
         RemoteError: the source refused the push; nothing is recorded.
         SignatureError: it could not be signed; nothing is recorded.
     """
-    session.execute(select(Group.id).where(Group.name == spec.name).with_for_update())
-    if fleet.group_spec(session, spec.name) != spec:
-        raise ConflictError(f"group {spec.name} changed while it was resolved")
+    fleet.lock_unchanged(session, spec)
     lifetime = timedelta(seconds=spec.expires_after_seconds) if spec.expires_after_seconds else None
     state = StateArtifact(
         group=spec.name,
@@ -204,9 +200,7 @@ def compose_satellite_state(satellite: str, pins: Iterable[fleet.GroupPin], regi
     )
 
 
-def _resolve(
-    source: Registry, spec: GroupSpec, entry: GroupEntry, tag: str
-) -> tuple[StateEntry | None, Closure | None, Unresolved | None]:
+def _resolve(source: Registry, spec: GroupSpec, entry: GroupEntry, tag: str) -> _Found:
     tags = (tag,) if tag else ()
     reference = f"{entry.repository}:{tag}" if tag else f"{entry.repository}@{entry.digest}"
     digest: Digest | None = entry.digest
@@ -234,9 +228,12 @@ def _as_published(spec: GroupSpec, wanted: GroupEntry, tag: str) -> StateEntry |
 
 
 def _cosign_entries(
-    source: Registry, closures: dict[str, list[Closure]], entries: list[StateEntry]
-) -> list[StateEntry]:
-    """Find what older cosign keeps under tags of its own, as entries beside the artifacts they belong to."""
+    source: Registry, spec: GroupSpec, closures: dict[str, list[Closure]], entries: list[StateEntry]
+) -> list[_Found]:
+    """Find what older cosign keeps under tags of its own, as entries beside the artifacts they belong to.
+
+    A signature that cannot be read holds up its image no more than an image the others.
+    """
     named = {(entry.repository, tag) for entry in entries for tag in entry.tags}
     found = []
     for repository, items in closures.items():
@@ -244,9 +241,8 @@ def _cosign_entries(
         priority = max(entry.priority for entry in entries if entry.repository == repository)
         for tag in cosign_tags(source, repository, items):
             if (repository, tag) not in named:
-                digest = resolve_tag(source, repository, tag)
-                entry = StateEntry(repository, (tag,), digest, type="REFERRER", priority=priority)
-                found.append(describe(source, entry)[0])
+                wanted = GroupEntry(repository, (tag,), type="REFERRER", priority=priority)
+                found.append(_resolve(source, spec, wanted, tag))
     return found
 
 

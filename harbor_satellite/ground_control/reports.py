@@ -17,6 +17,7 @@ from harbor_satellite.ground_control import credentials
 from harbor_satellite.ground_control.models import Satellite, SatelliteReport, SatelliteStateHistory
 from harbor_satellite.ground_control.satellites import show_satellite
 from harbor_satellite.ground_control.schedules import parse_interval
+from harbor_satellite.ground_control.unresolved import unresolved_of_satellite
 from harbor_satellite.oci.digest import is_digest
 from harbor_satellite.state.wire import StatusReport
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.credentials import SatelliteIdentity
+    from harbor_satellite.ground_control.unresolved import KnownUnresolved
     from harbor_satellite.state.wire import CachedImage
 
 KEPT_REPORTS: Final = 100  # of each satellite
@@ -46,6 +48,8 @@ class SatelliteStatus:
     """The state that the site applied is the one that the centre last published for it."""
     lag_seconds: float | None
     """Since the oldest publication that the site has not applied; 0 in step, None if nothing was published."""
+    unresolved: tuple[KnownUnresolved, ...]
+    """What the site lacks, or holds as it was, because the source does not have it; no matter of being in step."""
 
 
 def record_report(session: Session, identity: SatelliteIdentity, report: StatusReport, now: datetime) -> None:
@@ -57,7 +61,8 @@ def record_report(session: Session, identity: SatelliteIdentity, report: StatusR
     interval = parse_interval(report.state_report_interval)
     if report.latest_state_digest and not is_digest(report.latest_state_digest):
         raise InvalidInputError(f"latest_state_digest is not a digest: {report.latest_state_digest[:100]!r}")
-    if max(report.bytes_from_source, report.image_count, report.last_sync_duration_ms) > _COUNT_LIMIT:
+    bytes_read = max(report.bytes_from_source, report.bytes_today, report.bytes_this_month)
+    if max(bytes_read, report.image_count, report.last_sync_duration_ms) > _COUNT_LIMIT:
         raise InvalidInputError("a count of the report is out of range")
     if not math.isfinite(report.cpu_percent):
         raise InvalidInputError("cpu_percent is not a number")
@@ -103,6 +108,7 @@ def show_status(session: Session, name: str, now: datetime) -> SatelliteStatus:
         received_at=row.received_at,
         is_in_step=in_step,
         lag_seconds=0.0 if in_step else _lag_seconds(session, satellite, applied, now),
+        unresolved=unresolved_of_satellite(session, satellite),
     )
 
 

@@ -1,12 +1,15 @@
 """Handlers for groups. They parse, call a use case and serialise."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 
-from harbor_satellite.ground_control import fleet, groups, satellites
+from harbor_satellite.ground_control import fleet, groups, satellites, unresolved
 from harbor_satellite.ground_control.callers import Person, SharedContext, SystemAdmin
-from harbor_satellite.ground_control.schemas import MessageBody, SatelliteBody
+from harbor_satellite.ground_control.models import Group
+from harbor_satellite.ground_control.schemas import MessageBody, SatelliteBody, UnresolvedBody
 from harbor_satellite.ground_control.schemas_groups import ArtifactBody, GroupBody, GroupDetail, GroupSync, Membership
 
 router: Final = APIRouter(prefix="/api/groups", tags=["groups"])
@@ -17,9 +20,7 @@ def list_groups(context: SharedContext, person: Person) -> list[GroupBody]:
     """List all groups by name."""
     del person
     with context.reading() as session:
-        found = groups.list_groups(session)
-        projects = groups.projects_of(session, [group.id for group in found])
-        return [GroupBody.of(group, projects[group.id]) for group in found]
+        return _bodies(session, groups.list_groups(session))
 
 
 @router.post("/sync", summary="Create a group, or replace all of it")
@@ -51,7 +52,7 @@ def sync_group(context: SharedContext, person: Person, body: GroupSync) -> Group
             change_policy=body.change_policy,
             now=context.clock(),
         )
-        return GroupBody.of(group, groups.projects_of(session, [group.id])[group.id])
+        return _bodies(session, [group])[0]
 
 
 @router.post("/satellite", summary="Let a satellite follow a group")
@@ -74,17 +75,18 @@ def remove_satellite(context: SharedContext, person: Person, body: Membership) -
 
 @router.get("/{group}", summary="Show a group")
 def show_group(context: SharedContext, person: Person, group: str) -> GroupDetail:
-    """Show a group with its artifacts, and what was last published of it."""
+    """Show a group with its artifacts, what was last published of it, and what the source did not have."""
     del person
     with context.reading() as session:
         row = groups.show_group(session, group)
         spec = fleet.group_spec(session, group)
-        head = GroupBody.of(row, groups.projects_of(session, [row.id])[row.id])
+        (head,) = _bodies(session, [row])
         return GroupDetail(
             **head.model_dump(),
             artifacts=[ArtifactBody.of(entry) for entry in spec.entries],
             generation=spec.generation,
             digest=str(spec.published_digest) if spec.published_digest else None,
+            unresolved=[UnresolvedBody.of(known) for known in unresolved.unresolved_of_group(session, row)],
         )
 
 
@@ -105,3 +107,9 @@ def delete_group(context: SharedContext, person: SystemAdmin, group: str) -> dic
     with context.writing() as session:
         groups.delete_group(session, group, context.clock())
     return {}
+
+
+def _bodies(session: Session, rows: Sequence[Group]) -> list[GroupBody]:
+    ids = [row.id for row in rows]
+    projects, counts = groups.projects_of(session, ids), unresolved.count_unresolved(session, ids)
+    return [GroupBody.of(row, projects[row.id], counts[row.id]) for row in rows]

@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 from harbor_satellite.ground_control.models import Satellite, User
 from harbor_satellite.ground_control.reports import SatelliteStatus
 from harbor_satellite.ground_control.satellites import is_stale
-from harbor_satellite.state.wire import AppliedGroup, ImageFailure
+from harbor_satellite.ground_control.unresolved import KnownUnresolved
+from harbor_satellite.state.wire import AppliedGroup, ImageDecision, ImageFailure
 
 Text = Annotated[str, Field(max_length=1024)]
 _Password = Annotated[SecretStr, Field(max_length=1024)]
@@ -133,6 +134,32 @@ class SatelliteBody(Body):
         )
 
 
+class UnresolvedBody(Body):
+    """One entry of a group that the source did not have when the group was last to be published."""
+
+    reference: str
+    """``repository:tag``, or ``repository@digest`` for an entry without a tag."""
+    reason: str
+    since: datetime
+    """When the centre first missed it; it has missed it in every attempt from then on."""
+
+    @classmethod
+    def of(cls, known: KnownUnresolved) -> "UnresolvedBody":
+        """Build it from what is known."""
+        return cls(reference=known.reference, reason=known.reason, since=known.since)
+
+
+class UnresolvedOfGroupBody(UnresolvedBody):
+    """The same, among those of other groups."""
+
+    group: str
+
+    @classmethod
+    def of(cls, known: KnownUnresolved) -> "UnresolvedOfGroupBody":
+        """Build it from what is known."""
+        return cls(group=known.group, reference=known.reference, reason=known.reason, since=known.since)
+
+
 class StatusBody(Body):
     """What the centre knows about a site, and whether it is in step."""
 
@@ -156,6 +183,10 @@ class StatusBody(Body):
     in_step: bool
     lag_seconds: float | None
     """Since the oldest publication that the site has not applied; null if nothing was published."""
+    is_rolled_back: bool
+    """Whether the site went back to its previous generation and stays there: it is not in step on purpose."""
+    unresolved: list[UnresolvedOfGroupBody]
+    """What its groups name and the source does not have; a site without it is in step all the same."""
     applied_at: datetime | None
     reported_at: datetime
     last_seen: datetime | None
@@ -164,8 +195,14 @@ class StatusBody(Body):
     copied_count: int
     deleted_count: int
     bytes_from_source: int
+    """Read from the source by the last run."""
+    bytes_today: int
+    """Read from the source, by the site's calendar."""
+    bytes_this_month: int
     groups: list[AppliedGroup]
     failures: list[ImageFailure]
+    decisions: list[ImageDecision]
+    """Of the last run that decided anything, each with its rule; an image that is not named was kept."""
 
     @classmethod
     def of(cls, status: SatelliteStatus, now: datetime) -> "StatusBody":
@@ -190,6 +227,8 @@ class StatusBody(Body):
             wanted_state_digest=satellite.state_digest,
             in_step=status.is_in_step,
             lag_seconds=status.lag_seconds,
+            is_rolled_back=report.is_rolled_back,
+            unresolved=[UnresolvedOfGroupBody.of(known) for known in status.unresolved],
             applied_at=report.applied_at,
             reported_at=status.reported_at,
             last_seen=satellite.last_seen,
@@ -198,8 +237,11 @@ class StatusBody(Body):
             copied_count=report.copied_count,
             deleted_count=report.deleted_count,
             bytes_from_source=report.bytes_from_source,
+            bytes_today=report.bytes_today,
+            bytes_this_month=report.bytes_this_month,
             groups=report.groups,
             failures=report.failures,
+            decisions=report.decisions,
         )
 
 

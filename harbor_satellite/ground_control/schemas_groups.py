@@ -8,7 +8,7 @@ from pydantic import Field
 from harbor_satellite.ground_control.groups import GroupEntry
 from harbor_satellite.ground_control.models import Group
 from harbor_satellite.ground_control.policies import PLATFORMS_MAX_COUNT, changed_policy, read_policy
-from harbor_satellite.ground_control.schemas import Body, Text
+from harbor_satellite.ground_control.schemas import Body, Text, UnresolvedBody
 from harbor_satellite.state.policy import KEY_MAX_LENGTH, KEYS_MAX_COUNT, GroupPolicy, Publish
 
 _Artifacts = Annotated[list["ArtifactBody"], Field(max_length=20_000)]
@@ -78,10 +78,12 @@ class GroupBody(Body):
     publish: Publish
     platforms: list[str]
     signature_keys: list[str]
+    unresolved_count: int
+    """How many artifacts the source did not have when the group was last to be published."""
 
     @classmethod
-    def of(cls, group: Group, projects: list[str]) -> "GroupBody":
-        """Build it from a row and the projects that its artifacts are in."""
+    def of(cls, group: Group, projects: list[str], unresolved_count: int) -> "GroupBody":
+        """Build it from a row, the projects that its artifacts are in, and how many of these the source lacks."""
         policy = read_policy(group.policy)
         return cls(
             id=group.id,
@@ -94,6 +96,7 @@ class GroupBody(Body):
             publish=policy.publish,
             platforms=[str(platform) for platform in policy.platforms],
             signature_keys=list(policy.signature_keys),
+            unresolved_count=unresolved_count,
         )
 
 
@@ -103,6 +106,8 @@ class GroupDetail(GroupBody):
     artifacts: list[ArtifactBody] = Field(default_factory=list)
     generation: int = 0
     digest: str | None = None
+    unresolved: list[UnresolvedBody] = Field(default_factory=list)
+    """Empty once every artifact is found; a group is published without those that never were."""
 
 
 class Membership(Body):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -43,6 +43,10 @@ def join(world: World, name: str, *groups: str) -> None:
 def published(world: World, group: str) -> dict[str, str]:
     raw = pull_state(world.centre, f"satellite/group-state/{group}/state", "latest").raw
     return {entry.repository: str(entry.digest) for entry in parse_state_artifact(raw, None, group).artifacts}
+
+
+def shown(world: World, what: str) -> Any:
+    return world.ground_control.admin.get(f"/api/{what}").json()
 
 
 def flow_runs() -> list[FlowRun]:
@@ -130,6 +134,37 @@ def test_publish_state_missing_image_fails_and_publishes_the_rest(world: World) 
     assert state.is_failed()
     assert "acme/missing:v1" in (state.message or "")
     assert published(world, "stores") == {APP: str(digest)}
+
+
+def test_publish_state_missing_image_is_told_at_the_group_and_the_site_until_it_is_there(world: World) -> None:
+    world.image(APP, "one")
+    world.ground_control.sync_group("stores", APP, "acme/nope")
+    join(world, "shop-11", "stores")
+    publish_state("stores", return_state=True)
+    assert replicate_state("shop-11", return_state=True).is_completed()
+    group, site = shown(world, "groups/stores"), shown(world, "satellites/shop-11/status")
+
+    world.image("acme/nope", "two")
+    state = publish_state("stores", return_state=True)
+
+    assert state.is_completed(), state.message
+    (entry,) = group["unresolved"]
+    assert (entry["reference"], group["unresolved_count"]) == ("acme/nope:v1", 1)
+    assert "acme/nope" in entry["reason"]
+    assert (site["in_step"], site["unresolved"]) == (True, [{**entry, "group": "stores"}])
+    assert shown(world, "groups/stores")["unresolved"] == []
+    assert shown(world, "satellites/shop-11/status")["unresolved"] == []
+
+
+def test_publish_state_own_source_refuses_the_state_what_is_missing_is_known_all_the_same(world: World) -> None:
+    world.ground_control.sync_group("stores", "acme/nope")
+    (world.centre.root / "satellite").write_bytes(b"where the states would go")
+
+    with open_centre() as centre, disable_run_logger(), pytest.raises(RemoteError):
+        publish_group_state.fn(centre, "stores")
+
+    assert shown(world, "groups/stores")["generation"] == 0
+    assert [entry["reference"] for entry in shown(world, "groups/stores")["unresolved"]] == ["acme/nope:v1"]
 
 
 class RefusingSource(OciSource):

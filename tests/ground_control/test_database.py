@@ -23,7 +23,7 @@ from harbor_satellite.ground_control.database import (
     migrate,
     reading,
 )
-from harbor_satellite.ground_control.models import Base, Group, GroupArtifact, User
+from harbor_satellite.ground_control.models import Base, Group, GroupArtifact, UnresolvedArtifact, User
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,31 @@ def test_migrate_policy_goes_on_beside_the_previous_release(empty_database_url: 
         priorities = set(session.scalars(select(GroupArtifact.priority)))
     engine.dispose()
     assert (policies, priorities) == ([None, None], {0})
+
+
+def test_migrate_unresolved_goes_on_beside_the_previous_release(empty_database_url: str) -> None:
+    engine = make_engine(empty_database_url)
+    group = (
+        "INSERT INTO groups (name, registry, generation_floor, created_at, updated_at) "
+        "VALUES ('%s', 'r', 0, '2026-01-01', '2026-01-01')"
+    )
+    with engine.begin() as connection:
+        command.upgrade(alembic_config(connection), "0002")
+        connection.execute(text(group % "before"))
+
+    migrate(empty_database_url)
+    factory, now = make_session_factory(engine), datetime.now(UTC)
+    with factory.begin() as session:
+        for row in session.scalars(select(Group)).all():
+            session.add(UnresolvedArtifact(group_id=row.id, reference="acme/app:v1", reason="gone", since=now))
+    with engine.begin() as connection:  # the previous release writes on
+        connection.execute(text(group % "after"))
+        connection.execute(text("DELETE FROM groups WHERE name = 'before'"))
+
+    with factory() as session:
+        left = (session.scalars(select(Group.name)).all(), session.scalars(select(UnresolvedArtifact)).all())
+    engine.dispose()
+    assert left == (["after"], [])
 
 
 def test_migrate_unreachable_names_the_place_without_the_password() -> None:

@@ -138,6 +138,29 @@ def test_resolve_group_highest_priority_of_an_artifact_counts(tmp_path: Path, se
     }
 
 
+def test_resolve_group_signature_that_cannot_be_read_holds_up_no_image(
+    tmp_path: Path, session_factory: SessionFactory
+) -> None:
+    source = LayoutRegistry(tmp_path)
+    image = images.push_image(source, "acme/app", images.AMD64, [images.layer("app", 100)])
+    images.tag_image(source, "acme/app", "v1", image)
+    signature = images.push_image(source, "acme/app", images.AMD64, [images.layer("signature", 10)])
+    images.tag_image(source, "acme/app", f"sha256-{image.digest.hex}.sig", signature)
+    spec = make_group(session_factory)
+    before = resolve_group(source, spec)
+    with session_factory.begin() as session:
+        publish_group(session, Pushes(), spec, before, registry="http://source.test", now=NOW)
+    with session_factory() as session:
+        published = fleet.group_spec(session, "shops")
+
+    (tmp_path / "acme/app/blobs/sha256" / signature.digest.hex).unlink()
+
+    at_first, later = resolve_group(source, spec), resolve_group(source, published)
+    assert [entry.tags for entry in at_first.entries] == [("v1",)]
+    assert [item.reference for item in at_first.unresolved] == [f"acme/app:sha256-{image.digest.hex}.sig"]
+    assert (later.entries, later.unresolved) == (before.entries, at_first.unresolved)  # sites keep what they have
+
+
 def test_resolve_group_entry_that_is_gone_gets_the_priority_asked_for_now(
     tmp_path: Path, session_factory: SessionFactory
 ) -> None:

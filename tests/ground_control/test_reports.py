@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from harbor_satellite.ground_control import fleet
 from harbor_satellite.ground_control.models import SatelliteReport
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.state.wire import LIST_MAX_LENGTH
 
 if TYPE_CHECKING:
     from tests.fixtures_ground_control import GroundControl
@@ -81,6 +82,9 @@ def test_report_zero_time_of_go_is_taken(ground_control: GroundControl) -> None:
         ({"image_count": -1}, 400),
         ({"image_count": 2**63}, 400),
         ({"bytes_from_source": 10**40}, 400),
+        ({"bytes_today": 2**63}, 400),
+        ({"bytes_this_month": -1}, 400),
+        ({"decisions": [{"reference": "acme/app:v1"}]}, 400),
         ({"name": None}, 400),
         ({"cached_images": [{}]}, 400),
         ({"activity": "x" * 2000}, 400),
@@ -187,6 +191,68 @@ def test_status_carries_bytes_failures_and_groups(ground_control: GroundControl)
     assert {key: shown[key] for key in values} == values
     assert shown["last_seen"] is not None
     assert shown["is_stale"] is False
+
+
+def test_status_site_that_was_rolled_back_says_so_beside_being_out_of_step(ground_control: GroundControl) -> None:
+    auth = ground_control.enroll("edge-1")
+    publish(ground_control, FIRST)
+    publish(ground_control, SECOND)
+    ground_control.report("edge-1", auth, latest_state_digest=str(FIRST), is_rolled_back=True)
+    rolled_back = status(ground_control)
+
+    ground_control.report("edge-1", auth, latest_state_digest=str(SECOND))
+
+    assert (rolled_back["is_rolled_back"], rolled_back["in_step"]) == (True, False)
+    followed_again = status(ground_control)
+    assert (followed_again["is_rolled_back"], followed_again["in_step"]) == (False, True)
+
+
+def decision(number: int) -> dict[str, str]:
+    return {
+        "reference": f"library/some-team/some-application-{number:05}:2026.11.{number:05}",
+        "digest": str(Digest.of(str(number).encode())),
+        "action": "copied",
+        "rule": "wanted",
+        "reason": "wanted by group shop, generation 12; the local registry had another digest under this tag",
+    }
+
+
+def test_status_full_report_is_stored_and_answered_whole(ground_control: GroundControl) -> None:
+    auth = ground_control.enroll("edge-1")
+    values = {
+        "decisions": [decision(number) for number in range(LIST_MAX_LENGTH)],
+        "failures": [{"reference": item["reference"], "reason": "x" * 200} for item in map(decision, range(10_000))],
+        "bytes_today": 5 * 10**9,
+        "bytes_this_month": 2**63 - 1,
+    }
+    images = [{"reference": item["reference"], "size_bytes": 10**9} for item in values["decisions"]]
+
+    answer = ground_control.report("edge-1", auth, cached_images=images, **values)
+
+    assert answer.status_code == 200
+    shown = status(ground_control)
+    assert {key: shown[key] for key in values} == values
+
+
+def test_report_more_decisions_than_a_report_may_have_is_refused(ground_control: GroundControl) -> None:
+    auth = ground_control.enroll("edge-1")
+
+    answer = ground_control.report("edge-1", auth, decisions=[decision(1)] * (LIST_MAX_LENGTH + 1))
+
+    assert (answer.status_code, "decisions" in answer.json()["message"]) == (400, True)
+
+
+def test_status_report_of_the_previous_release_shows_the_defaults(ground_control: GroundControl) -> None:
+    auth = ground_control.enroll("edge-1")
+    ground_control.report("edge-1", auth)
+    new = {"is_rolled_back", "decisions", "bytes_today", "bytes_this_month"}
+    with ground_control.factory.begin() as session:
+        row = session.scalars(select(SatelliteReport)).one()
+        row.body = {key: value for key, value in row.body.items() if key not in new}
+
+    shown = status(ground_control)
+
+    assert [shown[key] for key in sorted(new)] == [0, 0, [], False]
 
 
 def test_status_and_images_before_the_first_report(ground_control: GroundControl) -> None:
