@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from harbor_satellite.ground_control.sources import HarborSource, OciSource
 from harbor_satellite.harbor.client import HarborClient
-from harbor_satellite.registry.client_api import tls_context
+from harbor_satellite.registry.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

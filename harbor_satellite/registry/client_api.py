@@ -22,7 +22,6 @@ from harbor_satellite.registry.client_errors import ERROR_BODY_MAX_BYTES, refusa
 from harbor_satellite.registry.client_headers import content_length
 from harbor_satellite.registry.client_urls import MAX_REDIRECTS, follow, same_origin
 from harbor_satellite.registry.connection_pool import pieces_of
-from harbor_satellite.registry.tls import tls_context as tls_context  # noqa: PLC0414  (ground_control takes it from here)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from harbor_satellite.errors import SizeLimitError
+from harbor_satellite.errors import InvalidInputError, SizeLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -114,6 +114,7 @@ class Walker:
             for start in range(0, len(level), WORKERS):
                 for item in _each(self.read, level[start : start + WORKERS], pool):
                     seen[item.digest] = item
+                    self._check_offer(item)
                 _check_limits(level[start + WORKERS :], seen)
             taken.extend(level)
             children = (child.digest for digest in level for child in self._wanted(seen[digest]))
@@ -121,6 +122,13 @@ class Walker:
             if not level:
                 return taken
         raise SizeLimitError(f"{level[0]} stands in more than {DEPTH_LIMIT} indexes within each other")
+
+    def _check_offer(self, item: FoundManifest) -> None:
+        """Refuse an index that has nothing for any wanted platform: what would be published could not be pulled."""
+        offered = sorted({str(child.platform) for child in item.manifest.manifests if child.platform})
+        if self.platforms and offered and not any(self._wanted(item)):
+            wanted = ", ".join(map(str, self.platforms))
+            raise InvalidInputError(f"{item.digest} has nothing for {wanted}; it has {', '.join(offered)[:300]}")
 
     def _place(self, digest: Digest, seen: dict[Digest, FoundManifest], order: dict[Digest, FoundManifest]) -> None:
         if digest not in order:

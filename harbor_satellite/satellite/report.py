@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.state.wire import LIST_MAX_LENGTH, CachedImage, ImageDecision, StatusReport
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from harbor_satellite.satellite.applied import Applied
+
+_REASON_LENGTH: Final = 200
+"""Characters of a reason in a report: ten thousand failures, too, must fit into what the centre takes; all of it is
+in `edge why`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: date
         facts: what else there is to say.
         now: the time of the report.
     """
+    failures = [failure.model_copy(update={"reason": failure.reason[:_REASON_LENGTH]}) for failure in applied.failures]
+    decisions = [item.model_copy(update={"reason": item.reason[:_REASON_LENGTH]}) for item in facts.decisions]
     names = sorted(applied.owned)[:LIST_MAX_LENGTH]
     images = [CachedImage(reference=str(name), size_bytes=applied.sizes.get(name, 0)) for name in names]
     run = applied.last_run
@@ -52,8 +58,8 @@ def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: date
         copied_count=run.copied_count if run else 0,
         deleted_count=run.deleted_count if run else 0,
         bytes_from_source=run.bytes_from_source if run else 0,
-        failures=list(applied.failures[:LIST_MAX_LENGTH]),
-        decisions=list(facts.decisions[:LIST_MAX_LENGTH]),
+        failures=failures[:LIST_MAX_LENGTH],
+        decisions=decisions[:LIST_MAX_LENGTH],
         bytes_today=facts.bytes_today,
         bytes_this_month=facts.bytes_this_month,
         is_rolled_back=facts.is_rolled_back,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError
-from harbor_satellite.satellite.healing import finish_interrupted
+from harbor_satellite.satellite.healing_journal import load_journal
 from harbor_satellite.satellite.rollback import finish_publication
 
 if TYPE_CHECKING:
@@ -59,11 +59,18 @@ def sync_satellite(engine: Engine, state_url: str, watcher: Watcher | None = Non
 
 def recover(engine: Engine) -> None:
     """Finish what was killed at this site, before anything is asked of the source: all that it takes is here."""
-    for finish in (finish_interrupted, lambda engine: finish_publication(engine.connections.target, engine.store)):
+    for finish in (_finish_healing, lambda engine: finish_publication(engine.connections.target, engine.store)):
         try:
             finish(engine)
         except HarborSatelliteError as error:  # it stays on record for the next run
             _LOG.warning("not finished what was killed reason=%s", error)
+
+
+def _finish_healing(engine: Engine) -> None:
+    if load_journal(engine.store):
+        from harbor_satellite.satellite.healing import finish_interrupted  # noqa: PLC0415  (seldom needed, slow to import)
+
+        finish_interrupted(engine)
 
 
 def sync_fetched(engine: Engine, fetched: FetchedState, watcher: Watcher | None = None) -> RunOutcome:

@@ -27,7 +27,6 @@ from harbor_satellite.registry.bundle_format import (
     end_block,
     member_header,
     padding,
-    parse_size,
 )
 from harbor_satellite.registry.bundle_registry import BundleRegistry
 from harbor_satellite.registry.bundle_writer import BundleWriter
@@ -397,16 +396,3 @@ def test_bundle_that_is_another_file_is_refused(tmp_path: Path) -> None:
 def test_bundle_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"no such bundle: .*b\.tar"):
         BundleRegistry(tmp_path / "b.tar")
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("65536", 65536), ("700M", 700_000_000), ("4G", 4 * 10**9), ("4GiB", 4 * 2**30), ("1Ki", 1024)]
-)
-def test_parse_size_reads_units(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "G", "4X", "-1", "1.5G", "4 G", "4GG", "٤G"])
-def test_parse_size_refuses_what_is_none(text: str) -> None:
-    with pytest.raises(InvalidInputError, match="not a size"):
-        parse_size(text)

@@ -277,7 +277,7 @@ def test_stage_manifest_damaged_at_target_is_taken_from_source(source: Recording
 
 @pytest.mark.parametrize(
     ("wish", "kept"),
-    [("linux/amd64", [True, False]), ("linux/arm64", [False, True]), ("linux/s390x", [False, False])],
+    [("linux/amd64", [True, False]), ("linux/arm64", [False, True])],
 )
 def test_stage_platform_filter_keeps_digest_of_index(
     tmp_path: Path, source: Recording, wish: str, kept: list[bool]
@@ -290,6 +290,15 @@ def test_stage_platform_filter_keeps_digest_of_index(
 
         assert [target.manifest_head(APP, str(child.digest)) is not None for child in children] == kept
         assert same(source, target, index.digest)
+
+
+def test_stage_platform_that_no_child_is_for_is_refused(source: Recording, target: Recording) -> None:
+    index = push_index(source, APP, "v1", [push_image(source, APP, AMD64, [layer("amd", 2000)])])
+
+    with pytest.raises(InvalidInputError, match="has nothing for linux/s390x; it has linux/amd64"):
+        Copier(source, target, platforms=(Platform.parse("linux/s390x"),)).stage(APP, index.digest, None)
+
+    assert target.manifest_head(APP, str(index.digest)) is None
 
 
 def test_stage_platform_filter_into_embedded_registry(source: Recording, target: Recording) -> None:
