@@ -27,6 +27,7 @@ from harbor_satellite.demo.images import (
 from harbor_satellite.errors import (
     DigestMismatchError,
     HarborSatelliteError,
+    InvalidInputError,
     MalformedStateError,
     RemoteError,
     StorageError,
