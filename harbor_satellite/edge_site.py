@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.errors import NoRecordError
+from harbor_satellite.inputs import LOCAL_VARIABLES, SOURCE_VARIABLES, refuse_user
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
+from harbor_satellite.registry.client_urls import parse_address
 from harbor_satellite.registry.cosign import RegistryAccess
 from harbor_satellite.satellite.connections import Connections, registry_host
 from harbor_satellite.satellite.engine import Engine
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from harbor_satellite.state.wire import Registration
 
 _LEDGER_FILE: Final = "ledger.json"
+_RECORD_FILES: Final = ("applied.json", "generations.json")
 _RECEIVE_BUFFER_BYTES: Final = 64 * 1024
 """Of each socket where the rate is limited: the system must not take in what the limit holds back."""
 
@@ -37,19 +41,59 @@ def site_settings(data_dir: Path | None = None, target: str = "") -> SatelliteSe
     Args:
         data_dir: the satellite's folder.
         target: URL of the local registry.
+
+    Raises:
+        InvalidInputError: the target is no URL of a registry, or has a user in it.
     """
     settings = SatelliteSettings()
     if data_dir:
         settings = settings.model_copy(update={"data_dir": data_dir})
     if target:
+        parse_address(refuse_user(target, "--target", f"say {LOCAL_VARIABLES}"))
         settings = settings.model_copy(update={"local_registry_url": target})
     return settings
+
+
+def given_source(url: str) -> str:
+    """Return the URL of a source as the command line gives it; empty stays empty.
+
+    Raises:
+        InvalidInputError: it is no URL of a registry, or has a user in it.
+    """
+    if url:
+        parse_address(refuse_user(url, "--source", f"say {SOURCE_VARIABLES}"))
+    return url
 
 
 def given_store(settings: SatelliteSettings) -> SatelliteStore:
     """Return the record of states given by hand: what the satellite copied is not theirs to delete."""
     host = registry_host(settings.local_registry_url)
     return SatelliteStore(settings.data_dir / "sync" / host.replace(":", "_"))
+
+
+def recorded_store(settings: SatelliteSettings, *, is_target_given: bool) -> SatelliteStore:
+    """Return the record of what was replicated to the local registry: the satellite's own, or that of given states.
+
+    Args:
+        settings: the site's, as the command line has changed them.
+        is_target_given: the command line names the local registry: then the record of given states comes first, and
+            the satellite's own is none of another registry.
+
+    Raises:
+        NoRecordError: nothing was replicated there.
+    """
+    own, given = SatelliteStore(settings.data_dir), given_store(settings)
+    stores: tuple[SatelliteStore, ...] = (own, given)
+    if is_target_given:
+        is_own = registry_host(SatelliteSettings().local_registry_url) == registry_host(settings.local_registry_url)
+        stores = (given, own) if is_own else (given,)
+    for store in stores:
+        if any((store.folder / name).exists() for name in _RECORD_FILES):
+            return store
+    raise NoRecordError(
+        f"no record in {stores[0].folder}: nothing was replicated here yet; "
+        "`edge sync --state` keeps its own record, named by --target"
+    )
 
 
 @contextlib.contextmanager

@@ -10,9 +10,10 @@
       │   ├ SignatureError        content is not signed as its policy wants
       │   └ BundleError           a bundle lacks a part, was damaged on its way, or is none
       ├ RemoteError               a peer is unreachable or refused (.status, .retryable, .retry_after_seconds)
-      ├ ConflictError             one-time token already used, name taken
+      ├ ConflictError             one-time token already used, name taken, another replication is running
       ├ AuthenticationError       the caller is not who it says, or may not do this
       ├ StorageError              the local disk is full, read-only or damaged
+      ├ NoRecordError             nothing was replicated here yet, so there is nothing to say or to go back to
       └ PausedError               bytes may not move now: outside the sync windows, or a cap is reached (.until)
 
 What lives here: error types and their diagnostics. What must not: anything that raises them.
@@ -43,11 +44,15 @@ class InvalidInputError(HarborSatelliteError):
 
     def diagnostics(self) -> str:
         """Say what an operator should check."""
-        return "Correct the value named in the message."
+        return "Correct the value or the file named in the message."
 
 
 class NotFoundError(InvalidInputError):
     """The caller names something that does not exist."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Check the name, and --data-dir and --target where the command has them; nothing was changed."
 
 
 class UntrustedDataError(HarborSatelliteError):
@@ -127,11 +132,14 @@ class RemoteError(HarborSatelliteError):
 
 
 class ConflictError(HarborSatelliteError):
-    """The name is taken, or the one-time token was used already."""
+    """Somebody else was first: another replication is running, the name is taken, the one-time token was used."""
 
     def diagnostics(self) -> str:
         """Say what an operator should check."""
-        return "Choose another name, or issue a new one-time token."
+        return (
+            "Wait until what runs now is done, and try again; "
+            "if a name is taken choose another, if a one-time token was used issue a new one."
+        )
 
 
 class AuthenticationError(HarborSatelliteError):
@@ -147,7 +155,20 @@ class StorageError(HarborSatelliteError):
 
     def diagnostics(self) -> str:
         """Say what an operator should check."""
-        return "Check free space, permissions and health of the disk named in the message; nothing was published."
+        return (
+            "Check free space, permissions and health of the disk named in the message; nothing was published. "
+            "Where a file of the record itself is damaged (applied.json, generations.json), move the file away to "
+            "start anew: the site then looks at its registry again, and forgets what it put there itself (nothing of "
+            "that is deleted by it any more)."
+        )
+
+
+class NoRecordError(HarborSatelliteError):
+    """Nothing was replicated here yet, so there is nothing to say, to check or to go back to."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "Check --data-dir, --target and the variables of the same names; `edge sync` makes the record."
 
 
 class PausedError(HarborSatelliteError):

@@ -10,13 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.inputs import LOCAL_VARIABLES, parse_size, refuse_user
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.satellite.options import DEFAULT_RESERVE_BYTES, ReplicationOptions, WanLimits
-from harbor_satellite.state.policy import parse_key
+from harbor_satellite.state.policy import KEY_MAX_LENGTH, parse_key
 
 
 class GroundControlSettings(BaseSettings):
@@ -81,6 +82,17 @@ class GroundControlSettings(BaseSettings):
         return url or f"sqlite:///{self.data_dir.resolve() / 'ground-control.sqlite'}"
 
 
+def _size(value: object) -> object:
+    try:
+        return parse_size(value.strip()) if isinstance(value, str) else value
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+"""A count of bytes, which may be written as ``5M``, ``2G`` or ``1Gi``."""
+
+
 class SatelliteSettings(BaseSettings):
     """Settings of the processes at a site."""
 
@@ -113,15 +125,15 @@ class SatelliteSettings(BaseSettings):
     """IANA name of the site's time zone: of sync windows, days and months."""
     sync_windows: Annotated[tuple[str, ...], NoDecode] = ()
     """When bytes may move, separated by semicolons, such as ``Mon-Fri 22:00-06:00; Sat,Sun``; empty: always."""
-    bytes_per_second: int | None = Field(default=None, ge=1024)
+    bytes_per_second: Size | None = Field(default=None, ge=1024)
     """How fast the source is read at most; None: as fast as it goes."""
-    daily_bytes: int | None = Field(default=None, ge=0)
+    daily_bytes: Size | None = Field(default=None, ge=0)
     """Cap on what is read from the source in a day; None: none."""
-    monthly_bytes: int | None = Field(default=None, ge=0)
+    monthly_bytes: Size | None = Field(default=None, ge=0)
     """Cap on what is read from the source in a month; None: none."""
     storage: Path | None = None
     """A folder on the disk that the local registry fills; None: ``data_dir``."""
-    disk_reserve_bytes: int = Field(default=DEFAULT_RESERVE_BYTES, ge=0)
+    disk_reserve_bytes: Size = Field(default=DEFAULT_RESERVE_BYTES, ge=0)
     """Free bytes of that disk that a replication never touches."""
     image_keys: Annotated[tuple[Path, ...], NoDecode] = ()
     """Files with cosign public keys, separated by commas: one must have signed every image; empty: nobody must."""
@@ -132,9 +144,9 @@ class SatelliteSettings(BaseSettings):
     poll_interval_seconds: float = Field(default=60.0, gt=0)
     """How often the edge worker asks Prefect for runs; also its prefetch and heartbeat."""
 
-    audit_budget_bytes: int = Field(default=2 * 1024**3, ge=1)
+    audit_budget_bytes: Size = Field(default=2 * 1024**3, ge=1)
     """Bytes of blobs that one scheduled audit reads; the next one goes on there."""
-    audit_bytes_per_second: int | None = Field(default=None, ge=1024)
+    audit_bytes_per_second: Size | None = Field(default=None, ge=1024)
     """How fast an audit reads the local registry at most; None: as fast as it goes."""
 
     @field_validator("platforms", "image_keys", "state_keys", mode="before")
@@ -147,12 +159,24 @@ class SatelliteSettings(BaseSettings):
     def _split_windows(cls, value: object) -> object:
         return _parts(value, ";")  # a window may list days by commas
 
+    @field_validator("local_registry_url")
+    @classmethod
+    def _local_registry_has_no_user(cls, url: str) -> str:
+        return _without_user(url, f"say {LOCAL_VARIABLES}")
+
+    @field_validator("ground_control_url")
+    @classmethod
+    def _ground_control_has_no_user(cls, url: str) -> str:
+        return _without_user(url, "a site needs no more than its one-time token")
+
     def replication_options(self, *, is_deep: bool = False, is_asked_for: bool = False) -> ReplicationOptions:
         """Return how this site replicates.
 
         Raises:
-            InvalidInputError: a platform or the file of a key is not what it should be.
+            InvalidInputError: a platform, the file of a key or the folder of the storage is not what it should be.
         """
+        if self.storage and not self.storage.is_dir():
+            raise InvalidInputError(f"HARBOR_SATELLITE_STORAGE: no such folder: {self.storage}")
         return ReplicationOptions(
             image_workers=self.image_workers,
             blob_workers=self.blob_workers,
@@ -178,12 +202,25 @@ def _parts(value: object, separator: str) -> object:
     return tuple(part.strip() for part in value.split(separator) if part.strip()) if isinstance(value, str) else value
 
 
-def _read_keys(paths: tuple[Path, ...]) -> tuple[str, ...]:
-    return tuple(sorted({parse_key(_read_text(path)) for path in paths}))
-
-
-def _read_text(path: Path) -> str:
+def _without_user(url: str, advice: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot read the public key {path}: {error}") from error
+        return refuse_user(url, "the URL", advice)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_keys(paths: tuple[Path, ...]) -> tuple[str, ...]:
+    return tuple(sorted({_read_key(path) for path in paths}))
+
+
+def _read_key(path: Path) -> str:
+    """Read a public key; no message shows what else the file holds, which may be the private one."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(KEY_MAX_LENGTH + 1)
+    except OSError as error:
+        raise InvalidInputError(f"cannot read the public key {path}: {error.strerror}") from error
+    try:
+        return parse_key(raw.decode())
+    except (InvalidInputError, ValueError):
+        raise InvalidInputError(f"{path} is no public key (PEM); is it the private one?") from None

@@ -15,6 +15,7 @@ from harbor_satellite.cli.progress import show_progress
 from harbor_satellite.cli.sizes import parse_size
 from harbor_satellite.edge_site import (
     credentials_of,
+    given_source,
     given_store,
     local_access,
     local_registry,
@@ -95,6 +96,9 @@ def export(
     from harbor_satellite.satellite.bundle_export import ExportOptions, export_bundle  # noqa: PLC0415
 
     settings = site_settings(data_dir, "")
+    given_source(source)
+    if not output.parent.is_dir():
+        raise InvalidInputError(f"no such folder: {output.parent}")
     held = _read_receipt(since) if since else None
     options = ExportOptions(
         output=output,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.inputs import refuse_user
 from harbor_satellite.settings import SatelliteSettings
 
 
@@ -28,7 +29,23 @@ def registry(
     """Serve the embedded registry alone, until SIGTERM."""
     from harbor_satellite.registry.server import run_registry_server  # noqa: PLC0415  (each command its own imports)
 
+    if htpasswd:
+        warn_of_writers(htpasswd, writer or [])
     run_registry_server(root, listen, htpasswd, anonymous_read=not authenticated_read, writers=writer or None)
+
+
+def warn_of_writers(htpasswd: Path, writers: list[str]) -> None:
+    """Say before serving that nobody can write, while somebody looks; the file may be filled later."""
+    try:
+        lines = [line.strip() for line in htpasswd.read_text(encoding="utf-8", errors="replace").splitlines()]
+    except OSError as error:
+        typer.echo(f"warning: nobody can write: cannot read {htpasswd}: {error.strerror}", err=True)
+        return
+    users = {line.partition(":")[0] for line in lines if line and not line.startswith("#")}
+    if not users:
+        typer.echo(f"warning: nobody can write: no user in {htpasswd}; `edge user` adds one", err=True)
+    for unknown in (name for name in writers if users and name not in users):
+        typer.echo(f"warning: {unknown} cannot write: no such user in {htpasswd}", err=True)
 
 
 def user(
@@ -86,6 +103,7 @@ def run(
 def _settings(ground_control: str, token_file: Path | None) -> SatelliteSettings:
     settings = SatelliteSettings()
     if ground_control:
+        refuse_user(ground_control, "--ground-control", "a site needs no more than its one-time token")
         settings = settings.model_copy(update={"ground_control_url": ground_control})
     if token_file:
         settings = settings.model_copy(update={"token_file": token_file})

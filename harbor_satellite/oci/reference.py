@@ -56,7 +56,8 @@ class Reference:
     def __post_init__(self) -> None:
         match = _REGISTRY.fullmatch(self.registry)
         if match is None or int(match["port"] or 0) > _PORT_MAX:
-            raise InvalidInputError(f"not a registry (host or host:port): {self.registry[:200]!r}")
+            # Not all of it: a user and a password may stand before the host.
+            raise InvalidInputError(f"not a registry (host or host:port): {self.registry.split('@')[-1][:200]!r}")
         check_repository(self.repository)
         if self.tag:
             check_tag(self.tag)

@@ -160,9 +160,9 @@ class _Export:
         if self.writer.holds(copy.digest):
             for name in copy.names:
                 self.writer.add_name(copy.repository, name.tag, walk.descriptor(copy.digest))
-        size, seconds = self.writer.size - before, time.monotonic() - started
-        digest = str(copy.digest)
-        if all(item.is_local for item in closure.manifests):
+        size, seconds, digest = self.writer.size - before, time.monotonic() - started, str(copy.digest)
+        is_held = size == 0 and not any(self.writer.holds(item.digest) for item in closure.manifests)
+        if is_held or all(item.is_local for item in closure.manifests):
             self.images.append(ImageOutcome("kept", str(copy), digest, "the site holds all of it", 0, seconds))
         else:
             reason = f"wanted by {', '.join(copy.groups)}"

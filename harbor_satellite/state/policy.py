@@ -48,8 +48,14 @@ def parse_policy(item: Any) -> GroupPolicy:
     return GroupPolicy(
         publish=publish,
         platforms=tuple(sorted({Platform.parse(text(one)) for one in values(item.get("platforms"))}, key=str)),
-        signature_keys=tuple(sorted({parse_key(one) for one in values(item.get("signature_keys"))})),
+        signature_keys=tuple(sorted({parse_key(one) for one in _keys(item.get("signature_keys"))})),
     )
+
+
+def _keys(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        raise InvalidInputError("signature_keys is not a list")  # not shown: that may be a private key
+    return values(value)
 
 
 def policy_json(policy: GroupPolicy) -> Mapping[str, object]:
@@ -70,7 +76,8 @@ def parse_key(item: Any) -> str:
     Raises:
         InvalidInputError: it is none.
     """
-    key = text(item).strip() + "\n"
-    if not key.startswith("-----BEGIN PUBLIC KEY-----") or len(key) > KEY_MAX_LENGTH:
-        raise InvalidInputError(f"not a public key in PEM: {shown(item)}")
+    key = item.strip() + "\n" if isinstance(item, str) else ""
+    if not key.startswith("-----BEGIN PUBLIC KEY-----") or len(key) > KEY_MAX_LENGTH or "PRIVATE KEY" in key:
+        # Not what it is instead: that may be the private key.
+        raise InvalidInputError("not a public key in PEM, as cosign.pub holds it; is it the private one?")
     return key

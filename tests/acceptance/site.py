@@ -135,6 +135,12 @@ class Site:
         assert (done.returncode, done.stdout) == (1, "")
         return done.stderr
 
+    def paused_sync(self) -> str:
+        """Try to replicate where no byte may move now; return why."""
+        done = self.command("sync", "--output", "json")
+        assert done.returncode == 3, done.stderr
+        return str(json.loads(done.stdout)["paused"])
+
     def follow(self, wanted: Wanted) -> Run:
         """Wait until the centre has published this for the site, then replicate."""
         self.centre.wait_published(self.name, wanted)

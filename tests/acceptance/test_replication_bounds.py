@@ -74,12 +74,12 @@ def test_cap_stops_in_the_middle_of_a_layer_and_the_rest_comes_when_it_is_raised
 
         stopped = site.sync()
         first = place.wan.counters()
-        refused = site.refused_sync()
+        refused = site.paused_sync()
         second = place.wan.counters()
         site.settings[setting] = str(100 * cap)
         until_done(site)
 
-        assert (stopped.returncode, stopped.references("paused")) == (1, [APP])
+        assert (stopped.returncode, stopped.references("paused")) == (3, [APP])
         assert "cap" in stopped.said["paused"][0]["reason"]
         assert first.bytes_to_client <= cap + BUFFERS_BYTES
         assert "cap" in refused
@@ -100,7 +100,7 @@ def test_daily_cap_that_was_reached_yesterday_lets_the_rest_come_today(tmp_path:
         move_ledger_back_a_day(site)
         run = site.sync()
 
-        assert (stopped.returncode, stopped.references("paused")) == (1, [APP])
+        assert (stopped.returncode, stopped.references("paused")) == (3, [APP])
         assert (run.returncode, site.holds(APP)) == (0, {APP: digest})
         assert place.wan.counters().bytes_to_client <= size + BUFFERS_BYTES
 
@@ -124,9 +124,9 @@ def test_cap_holds_over_runs_of_many_small_images(tmp_path: Path) -> None:
         site.settings[DAILY] = str(cap)
 
         run = site.sync()
-        site.refused_sync()
+        site.paused_sync()
 
-        assert run.returncode == 1
+        assert run.returncode == 3
         assert run.references("failed") == []
         assert place.wan.counters().bytes_to_client <= cap + BUFFERS_BYTES
 
@@ -146,7 +146,7 @@ def test_cap_holds_over_runs_that_are_killed(tmp_path: Path) -> None:
 
         run_to_the_end = site.sync()
 
-        assert (run_to_the_end.returncode, run_to_the_end.references("paused")) == (1, [APP])
+        assert (run_to_the_end.returncode, run_to_the_end.references("paused")) == (3, [APP])
         assert cap // 2 < place.wan.counters().bytes_to_client <= cap + BUFFERS_BYTES
 
 
@@ -164,7 +164,7 @@ def test_outside_the_sync_windows_nothing_is_asked_of_the_source(tmp_path: Path)
         place.wan.reset()
         site.settings[WINDOWS] = window_around(datetime.now(UTC) + timedelta(hours=12))
 
-        said = site.refused_sync()
+        said = site.paused_sync()
         meanwhile = place.wan.counters()
         with httpx.Client(base_url=site.url, timeout=60.0, trust_env=False) as client:
             held = pull(client, "acme/app", "v1")
@@ -190,7 +190,7 @@ def test_window_of_another_time_zone_is_read_by_the_site_s_clock(tmp_path: Path)
         site.settings[WINDOWS] = window_around(datetime.now(UTC))
         site.settings["HARBOR_SATELLITE_TIMEZONE"] = "Asia/Tokyo"
 
-        said = site.refused_sync()
+        said = site.paused_sync()
 
         assert "outside the sync windows" in said
         assert place.wan.counters().connections == 0
@@ -217,7 +217,7 @@ def test_window_that_closes_stops_in_the_middle_of_a_layer(tmp_path: Path) -> No
         del site.settings[WINDOWS]
         until_done(site)
 
-        assert run.returncode == 1
+        assert run.returncode == 3
         assert stopped < size
         assert place.wan.counters().bytes_to_client <= size + BUFFERS_BYTES
         assert site.holds(APP) == {APP: digest}

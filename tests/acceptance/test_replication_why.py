@@ -148,7 +148,7 @@ def test_why_of_a_rolled_back_image_names_the_operator_s_decision_until_it_ends(
 
         forth = why(site, APP)
 
-        assert (back["rule"], back["here"], back["previous"]) == ("rollback", old, new)
+        assert (back["rule"], back["here"], back["newer"]) == ("rollback", old, new)
         assert forth["here"] == new
         assert forth["rule"] != "rollback"
 
@@ -166,7 +166,7 @@ def test_why_of_a_staged_image_says_that_its_group_is_not_complete(tmp_path: Pat
 
         staged, paused = why(site, APP), why(site, OTHER)
 
-        assert run.returncode == 1
+        assert run.returncode == 3
         assert (staged["action"], staged["rule"], staged["here"]) == ("staged", "waiting", old)
         assert "group group lacks 1 more" in staged["reason"]
         assert (paused["action"], paused["rule"], paused["here"]) == ("paused", "paused", "")

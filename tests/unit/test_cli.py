@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harbor_satellite import __version__, cli
+from harbor_satellite.cli.site import warn_of_writers
 from harbor_satellite.demo.images import AMD64, layer, push_image
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator
@@ -180,7 +181,7 @@ def test_cli_sync_source_overrules_what_the_state_names(
     [("{", "not JSON"), ('{"group": "../x"}', "not a group name"), ("[]", "not a JSON object")],
     ids=["cut", "bad name", "list"],
 )
-def test_cli_sync_malformed_state_exits_1_with_advice(
+def test_cli_sync_malformed_state_file_exits_2_with_advice(
     run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, message: str
 ) -> None:
     (tmp_path / "state.json").write_text(content)
@@ -188,10 +189,10 @@ def test_cli_sync_malformed_state_exits_1_with_advice(
     code = run("edge", "sync", "--state", str(tmp_path / "state.json"), "--target", "http://127.0.0.1:1")
 
     first, second = capsys.readouterr().err.splitlines()
-    assert code == 1
+    assert code == 2
     assert first.startswith("error: malformed state")
     assert message in first
-    assert second.strip().startswith("Nothing was published.")
+    assert second.strip().startswith("Correct the value or the file")
 
 
 def test_cli_sync_target_not_there_exits_1(
@@ -243,3 +244,26 @@ def test_cli_edge_sync_loads_nothing_of_the_centre(
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "harbor_satellite" in loaded
     assert not loaded & {"oras", "requests", "prefect", "sqlalchemy", "fastapi", "starlette", "uvicorn", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("users", "writer", "warning"),
+    [
+        (None, "", "nobody can write: cannot read USERS: No such file or directory"),
+        ("# nobody\n\n", "", "nobody can write: no user in USERS; `edge user` adds one"),
+        ("somebody:hash\n", "other", "other cannot write: no such user in USERS"),
+        ("somebody:hash\n", "somebody", ""),
+    ],
+    ids=["missing", "empty", "unknown writer", "known writer"],
+)
+def test_cli_edge_registry_warns_if_nobody_can_write(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, users: str | None, writer: str, warning: str
+) -> None:
+    path = tmp_path / "users"
+    if users is not None:
+        path.write_text(users)
+
+    warn_of_writers(path, [writer] if writer else [])
+
+    expected = f"warning: {warning}\n".replace("USERS", str(path)) if warning else ""
+    assert capsys.readouterr().err == expected

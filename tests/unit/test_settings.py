@@ -59,6 +59,33 @@ def test_satellite_settings_out_of_bounds_are_refused(monkeypatch: pytest.Monkey
         SatelliteSettings()
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "size"),
+    [
+        ("DAILY_BYTES", "5M", 5_000_000),
+        ("MONTHLY_BYTES", "2G", 2 * 10**9),
+        ("BYTES_PER_SECOND", "1Mi", 2**20),
+        ("DISK_RESERVE_BYTES", "1Gi", 2**30),
+        ("AUDIT_BUDGET_BYTES", "700M", 700_000_000),
+        ("AUDIT_BYTES_PER_SECOND", "65536", 65536),
+    ],
+)
+def test_satellite_settings_read_sizes_as_options_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, size: int
+) -> None:
+    monkeypatch.setenv(f"HARBOR_SATELLITE_{name}", value)
+
+    assert getattr(SatelliteSettings(), name.lower()) == size
+
+
+@pytest.mark.parametrize(("name", "value"), [("DAILY_BYTES", "5X"), ("BYTES_PER_SECOND", "1K"), ("DAILY_BYTES", "-1")])
+def test_satellite_settings_refuse_what_is_no_size(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"HARBOR_SATELLITE_{name}", value)
+
+    with pytest.raises(ValidationError):
+        SatelliteSettings()
+
+
 def test_ground_control_settings_database_default_is_a_file_in_data_dir(tmp_path: Path) -> None:
     settings = GroundControlSettings(data_dir=tmp_path)
 

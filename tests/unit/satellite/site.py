@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
 from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
-from harbor_satellite.errors import RemoteError, StorageError
+from harbor_satellite.errors import HarborSatelliteError, RemoteError, StorageError
 from harbor_satellite.oci import media_types
 from harbor_satellite.oci.descriptor import Descriptor
 from harbor_satellite.oci.digest import Digest
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from harbor_satellite.satellite.store import SatelliteStore
 
 OPTIONS = ReplicationOptions(disk_reserve_bytes=0, is_asked_for=True)
+SCHEDULED = replace(OPTIONS, is_asked_for=False)
+"""A run that nobody asked for: what is in quarantine waits."""
 SHOP = SatelliteName("shop")
 HOST = "centre.test"
 STATE_URL = f"https://{HOST}/{satellite_state_repository(SHOP)}:latest"
@@ -52,16 +54,24 @@ class Counting(LayoutRegistry):
     requests = 0
     is_cut_for: str = ""
     """The repository for which the link is down."""
+    refusals: Mapping[str, HarborSatelliteError] = {}
+    """What is answered instead of a repository's manifests."""
 
     def manifest_head(self, repository: str, reference: str) -> Descriptor | None:
         self.requests += 1
+        self._refuse(repository)
         return super().manifest_head(repository, reference)
 
     def manifest_get(self, repository: str, reference: str) -> ManifestContent:
         self.requests += 1
         if repository == self.is_cut_for:
             raise RemoteError("the link is cut", retryable=True)
+        self._refuse(repository)
         return super().manifest_get(repository, reference)
+
+    def _refuse(self, repository: str) -> None:
+        if refusal := self.refusals.get(repository):
+            raise refusal
 
 
 class Killed(BaseException):
@@ -75,15 +85,35 @@ class Local(LayoutRegistry):
     """The tag at whose move the process ends; prefixed with ``after:`` it ends once the tag has moved."""
     refuses: str = ""
     """The tag that cannot be moved."""
+    refuses_once: str = ""
+    """The tag that cannot be moved now, and can be the next time."""
 
     def manifest_put(self, repository: str, reference: str, content: ManifestContent) -> None:
         if self.killed_at == reference:
             raise Killed
+        if self.refuses_once == reference:
+            self.refuses_once = ""
+            raise StorageError(f"no space left for {reference}")
         if self.refuses == reference:
             raise StorageError(f"no space left for {reference}")
         super().manifest_put(repository, reference, content)
         if self.killed_at == f"after:{reference}":
             raise Killed
+
+
+class WithoutTagDeletion(Local):
+    """A site's registry that deletes manifests only, by their digest (distribution-spec, "Deleting tags")."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        super().__init__(root, name)
+        self.deleted: list[str] = []
+        """What was to be deleted by digest."""
+
+    def manifest_delete(self, repository: str, reference: str) -> bool:
+        if ":" not in reference:
+            raise RemoteError("tags cannot be deleted", status=405)
+        self.deleted.append(reference)
+        return super().manifest_delete(repository, reference)
 
 
 @dataclass
@@ -144,17 +174,37 @@ class Site:
             tag_image(self.home, repository, tag, found)
         return found.digest
 
-    def publish(self, groups: Mapping[str, list[StateEntry]], *, expires_at: datetime | None = None) -> Digest:
+    def publish(
+        self,
+        groups: Mapping[str, list[StateEntry]],
+        *,
+        generation: int = 1,
+        is_rollback: bool = False,
+        expires_at: datetime | None = None,
+    ) -> Digest:
         """Publish groups and the satellite state that follows them; gives the satellite state's digest."""
         pins = []
         for name, entries in groups.items():
             group = GroupName(name)
             artifacts = tuple(sorted(entries, key=lambda item: (item.repository, item.tags)))
-            state = StateArtifact(group, f"https://{HOST}", artifacts, 1, expires_at=expires_at)
+            state = StateArtifact(group, f"https://{HOST}", artifacts, generation, expires_at=expires_at)
             digest = put_state(self.home, group_state_repository(group), state_artifact_json(state))
-            pins.append(StatePin(group, Reference(HOST, group_state_repository(group), "latest", digest), 1))
+            reference = Reference(HOST, group_state_repository(group), "latest", digest)
+            pins.append(StatePin(group, reference, generation, is_rollback))
         whole = SatelliteState(SHOP, tuple(pins))
         return put_state(self.home, satellite_state_repository(SHOP), satellite_state_json(whole))
+
+    def replay(self, state: Digest) -> None:
+        """Make an earlier satellite state the current one again, as whoever can write at the centre could."""
+        content = self.home.manifest_get(satellite_state_repository(SHOP), str(state))
+        self.home.manifest_put(satellite_state_repository(SHOP), "latest", content)
+
+    def follow(
+        self, groups: Mapping[str, list[StateEntry]], options: ReplicationOptions | None = None, *, generation: int = 1
+    ) -> RunOutcome:
+        """Publish groups, and let the site follow."""
+        self.publish(groups, generation=generation)
+        return self.sync(options)
 
     def local_tags(self, repository: str) -> dict[str, Digest]:
         """Return what each tag names that is no pin."""
