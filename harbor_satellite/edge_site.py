@@ -188,7 +188,10 @@ def local_access(settings: SatelliteSettings) -> RegistryAccess:
 
 def receive_buffer_bytes(options: ReplicationOptions) -> int | None:
     """Return how much the sockets to a source may take in beyond what was read; None: the system's choice."""
-    return _RECEIVE_BUFFER_BYTES if options.wan.bytes_per_second else None
+    if options.wan.bytes_per_second:
+        return _RECEIVE_BUFFER_BYTES
+    # A cap is passed by what is on its way: that is to be little, and yet enough for a fast link.
+    return 4 * _RECEIVE_BUFFER_BYTES if options.wan.daily_bytes or options.wan.monthly_bytes else None
 
 
 def credentials_of(username: str, password: SecretStr) -> Credentials | None:

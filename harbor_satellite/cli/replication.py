@@ -27,7 +27,7 @@ from harbor_satellite.edge_site import (
 from harbor_satellite.errors import PausedError
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.satellite.store import SatelliteStore
-from harbor_satellite.satellite.sync import Watcher, sync_fetched, sync_satellite
+from harbor_satellite.satellite.sync import Watcher, recover, sync_fetched, sync_satellite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,6 +126,7 @@ def _sync_given(
             is_only=bool(source),
         ) as engine,
     ):
+        recover(engine)
         engine.check_link()
         return sync_fetched(engine, load_states(engine.connections, given, engine.state_verifier), watcher)
 

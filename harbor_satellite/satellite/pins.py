@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import HarborSatelliteError, RemoteError, UntrustedDataError
+from harbor_satellite.oci.descriptor import parse_manifest
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.copy import publish_tags
 
@@ -91,16 +92,19 @@ def delete_tag(target: Registry, repository: str, tag: str, digest: Digest, *, i
         if error.status not in _NO_TAG_DELETION:
             raise
         besides = {tag} if is_pinned else {tag, pin_tag(digest)}
-        if is_tagged(target, repository, digest, besides=besides):
+        if is_needed(target, repository, digest, besides):
             return False
         target.manifest_delete(repository, str(digest))
     return True
 
 
-def is_tagged(target: Registry, repository: str, digest: Digest, besides: Collection[str] = ()) -> bool:
-    """Tell whether any (other) tag of the repository names the digest."""
+def is_needed(target: Registry, repository: str, digest: Digest, besides: Collection[str]) -> bool:
+    """Tell whether any other tag of the repository names the manifest, or an index that lists it."""
     for tag in target.tag_list(repository):
-        found = target.manifest_head(repository, tag) if tag not in besides else None
-        if found is not None and found.digest == digest:
+        if tag in besides:
+            continue
+        content = target.manifest_get(repository, tag)
+        manifest = parse_manifest(content.raw, content.media_type, f"{repository}:{tag}")
+        if digest in {content.digest, *(child.digest for child in manifest.manifests)}:
             return True
     return False

@@ -16,7 +16,7 @@ from harbor_satellite.errors import HarborSatelliteError
 from harbor_satellite.registry.copy import publish_tags
 from harbor_satellite.satellite.generations import SiteGeneration, Standing, load_generations, save_generations
 from harbor_satellite.satellite.outcome import ImageOutcome, failed_outcome
-from harbor_satellite.satellite.pins import delete_tag, is_tagged, pin_tag, put_pins
+from harbor_satellite.satellite.pins import delete_tag, pin_tag, put_pins
 from harbor_satellite.satellite.standing import close_generation
 from harbor_satellite.state.plan import Rule
 from harbor_satellite.state.readiness import Readiness, decide_readiness
@@ -257,8 +257,6 @@ def delete_name(target: Registry, deletion: Deletion, *, is_pinned: bool) -> Ima
         if here is not None and not delete_tag(target, name.repository, tag, digest, is_pinned=is_pinned):
             reason = "this registry deletes only whole manifests: it goes with the previous generation"
             return _kept(deletion, digest, reason, Rule.WAITING)
-        if name.is_digest and not is_tagged(target, name.repository, digest):
-            target.manifest_delete(name.repository, str(digest))
     except HarborSatelliteError as error:
         return failed_outcome(str(name), digest, error)
     _LOG.info("deleted reference=%s digest=%s reason=%s", name, digest, deletion.reason)

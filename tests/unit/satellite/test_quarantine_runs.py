@@ -226,12 +226,12 @@ def test_sync_update_set_aside_and_old_image_wiped_costs_one_request_afterwards(
 
 def test_sync_at_rest_writes_the_small_record_only(site: Site) -> None:
     site.follow({"g": [wanted(APP, site.image(APP, "one"), "v1")]})
-    before = (site.store.folder / "applied.json").stat()
+    before = (site.store.folder / "applied.json").stat().st_ino
     site.pass_time(timedelta(minutes=5))
 
     site.sync()
 
-    assert (site.store.folder / "applied.json").stat() == before
+    assert (site.store.folder / "applied.json").stat().st_ino == before
     last_run = site.store.applied().last_run
     assert last_run is not None
     assert last_run.finished_at == site.now

@@ -167,11 +167,11 @@ def test_applied_without_a_run_takes_the_rest(store: SatelliteStore) -> None:
 
 def test_save_rest_leaves_the_large_record_alone(store: SatelliteStore) -> None:
     store.save_applied(APPLIED)
-    before = (store.folder / "applied.json").stat()
+    before = (store.folder / "applied.json").stat().st_ino
 
     store.save_rest(LATER, 7)
 
-    assert (store.folder / "applied.json").stat() == before
+    assert (store.folder / "applied.json").stat().st_ino == before
 
 
 @pytest.mark.parametrize(
