@@ -163,7 +163,8 @@ def rest_json(last_run: LastRun, look_at: int) -> dict[str, Any]:
 
 
 def _last_run(item: Mapping[str, Any]) -> LastRun:
-    return LastRun(**dict(item) | {"finished_at": datetime.fromisoformat(item["finished_at"])})
+    values: dict[str, Any] = {**item, "finished_at": datetime.fromisoformat(item["finished_at"])}
+    return LastRun(**values)
 
 
 def _last_run_json(run: LastRun) -> dict[str, Any]:
