@@ -7,7 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harbor_satellite.errors import HarborSatelliteError, StorageError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.desired import LocalTag
 
@@ -137,22 +136,22 @@ def load_last_audit(store: SatelliteStore) -> AuditReport | None:
     Raises:
         StorageError: the file is damaged.
     """
-    document = store.read_document(_FILE)
+    return store.parsed(_FILE, _report)
+
+
+def _report(document: Mapping[str, Any] | None) -> AuditReport | None:
     if document is None:
         return None
-    try:
-        return AuditReport(
-            finished_at=datetime.fromisoformat(document["finished_at"]),
-            seconds=float(document["seconds"]),
-            manifests_read=int(document["manifests_read"]),
-            blobs_read=int(document["blobs_read"]),
-            blobs_known=int(document["blobs_known"]),
-            bytes_read=int(document["bytes_read"]),
-            bytes_from_source=int(document["bytes_from_source"]),
-            findings=tuple(_finding(item) for item in document["findings"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, HarborSatelliteError) as error:
-        raise StorageError(f"{store.folder / _FILE} is damaged: {error!r}") from error
+    return AuditReport(
+        finished_at=datetime.fromisoformat(document["finished_at"]),
+        seconds=float(document["seconds"]),
+        manifests_read=int(document["manifests_read"]),
+        blobs_read=int(document["blobs_read"]),
+        blobs_known=int(document["blobs_known"]),
+        bytes_read=int(document["bytes_read"]),
+        bytes_from_source=int(document["bytes_from_source"]),
+        findings=tuple(_finding(item) for item in document["findings"]),
+    )
 
 
 def save_last_audit(store: SatelliteStore, report: AuditReport) -> None:

@@ -9,7 +9,6 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from harbor_satellite.errors import HarborSatelliteError, StorageError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.api import ManifestContent
 
@@ -53,18 +52,18 @@ def load_journal(store: SatelliteStore) -> Journal | None:
     Raises:
         StorageError: the file is damaged.
     """
-    document = store.read_document(_FILE)
+    return store.parsed(_FILE, _journal)
+
+
+def _journal(document: Mapping[str, Any] | None) -> Journal | None:
     if document is None:
         return None
-    try:
-        return Journal(
-            digest=Digest.parse(document["digest"]),
-            blob_size=None if document["blob_size"] is None else int(document["blob_size"]),
-            repositories=tuple(map(str, document["repositories"])),
-            manifests=tuple(_held(item) for item in document["manifests"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, HarborSatelliteError) as error:
-        raise StorageError(f"{store.folder / _FILE} is damaged: {error!r}") from error
+    return Journal(
+        digest=Digest.parse(document["digest"]),
+        blob_size=None if document["blob_size"] is None else int(document["blob_size"]),
+        repositories=tuple(map(str, document["repositories"])),
+        manifests=tuple(_held(item) for item in document["manifests"]),
+    )
 
 
 def save_journal(store: SatelliteStore, journal: Journal) -> None:
