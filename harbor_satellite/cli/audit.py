@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from harbor_satellite.cli.sizes import parse_size
 from harbor_satellite.edge_site import (
     credentials_of,
     given_source,
@@ -19,6 +18,7 @@ from harbor_satellite.edge_site import (
     site_settings,
 )
 from harbor_satellite.errors import ConflictError
+from harbor_satellite.inputs import parse_size
 from harbor_satellite.satellite.audit import AuditOptions, audit_site
 from harbor_satellite.satellite.healing import heal_site, leave_findings, lock_patiently, needs_healing
 

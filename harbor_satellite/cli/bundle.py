@@ -12,7 +12,6 @@ import typer
 
 from harbor_satellite.cli.images import Output, show_images
 from harbor_satellite.cli.progress import show_progress
-from harbor_satellite.cli.sizes import parse_size
 from harbor_satellite.edge_site import (
     credentials_of,
     given_source,
@@ -25,6 +24,7 @@ from harbor_satellite.edge_site import (
     verify_option,
 )
 from harbor_satellite.errors import InvalidInputError, NotFoundError
+from harbor_satellite.inputs import parse_size
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.satellite.connections import Connections
 from harbor_satellite.satellite.options import WanLimits

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from harbor_satellite.cli.images import show_images
-from harbor_satellite.cli.sizes import parse_size
 from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.inputs import parse_size
 from harbor_satellite.satellite.outcome import ACTIONS, ImageOutcome
 from harbor_satellite.state.plan import Rule
 
