@@ -9,13 +9,8 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
-from tasks.fleet import (
-    list_groups,
-    list_satellites,
-    publish_group_state,
-    publish_satellite_states,
-    start_replication,
-)
+from tasks.groups import list_groups, publish_group_state
+from tasks.satellites import list_satellites, publish_satellite_states, start_replication
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -8,13 +8,8 @@ from prefect import flow
 from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
-from tasks.fleet import (
-    list_satellites,
-    publish_satellite_states,
-    remove_deployments,
-    start_replication,
-    upsert_deployments,
-)
+from tasks.fleet import remove_deployments, upsert_deployments
+from tasks.satellites import list_satellites, publish_satellite_states, start_replication
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -1,4 +1,4 @@
-"""Tasks of the centre: resolve and publish states, keep Prefect's pools and deployments in step with the rows."""
+"""Tasks on the fleet's work pools and deployments in Prefect."""
 
 from __future__ import annotations
 
@@ -16,24 +16,9 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, satellite_deployments
 from deployments.spec import PULL_STEPS, DeploymentSpec
-from harbor_satellite.errors import ConflictError, HarborSatelliteError, NotFoundError, RemoteError
-from harbor_satellite.ground_control import fleet
-from harbor_satellite.ground_control.publishing import (
-    drop_generation,
-    is_group_lost,
-    is_satellite_lost,
-    publish_group,
-    publish_satellite,
-    resolve_group,
-)
-from harbor_satellite.ground_control.unresolved import record_unresolved
-from harbor_satellite.oci.digest import Digest
-from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import (
     WORKER_TYPE,
     SatelliteName,
-    group_state_repository,
-    satellite_state_repository,
     work_pool_name,
 )
 from tasks.policy import remote_task
@@ -41,137 +26,10 @@ from tasks.policy import remote_task
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from harbor_satellite.ground_control.fleet import GroupSpec, SatelliteDeployment
-    from harbor_satellite.ground_control.publishing import ResolvedGroup
-    from harbor_satellite.state.artifact import StateArtifact
-    from tasks.centre import Centre
+    from harbor_satellite.ground_control.satellite_states import SatelliteDeployment
 
 _TIMEOUT_SECONDS = 600.0
-_FLEET_TIMEOUT_SECONDS = 3600.0  # signing takes a second for each satellite
 _PAGE = 200
-_ATTEMPTS = 3  # to publish a group that changes meanwhile
-
-
-@remote_task(name="list-groups", timeout_seconds=_TIMEOUT_SECONDS)
-def list_groups(centre: Centre) -> tuple[str, ...]:
-    """Return the names of all groups."""
-    with centre.reading() as session:
-        return tuple(fleet.list_group_names(session))
-
-
-@remote_task(name="publish-group", run_name="publish {group}", timeout_seconds=_TIMEOUT_SECONDS)
-def publish_group_state(centre: Centre, group: str) -> tuple[str, ...]:
-    """Resolve a group at the source and publish its next generation if anything changed.
-
-    Returns:
-        What could not be resolved, each with its reason.
-    """
-    logger = get_run_logger()
-    try:
-        spec, resolved, state = _publish_patiently(centre, group)
-    except NotFoundError:
-        logger.info("group is gone group=%s", group)
-        return ()
-    generation = state.generation if state else spec.generation
-    logger.info("%s group=%s generation=%d", "published" if state else "unchanged", group, generation)
-    for problem in resolved.unresolved:
-        logger.warning("not resolved reference=%s reason=%s", problem.reference, problem.reason)
-    return tuple(f"{problem.reference}: {problem.reason}" for problem in resolved.unresolved)
-
-
-def _publish_patiently(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, StateArtifact | None]:
-    for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(ConflictError):  # another publisher, or a change: what was resolved is out of date
-            return _publish(centre, group)
-    return _publish(centre, group)
-
-
-def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, StateArtifact | None]:
-    with centre.reading() as session:
-        spec = fleet.group_spec(session, group)
-    with centre.source_of(spec.registry) as source:
-        resolved = resolve_group(source, spec)
-    with centre.sessions.begin() as session:  # of its own: it is known even if nothing can be published
-        record_unresolved(session, spec, resolved.unresolved, utc_now())
-    registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
-    with centre.source_of("") as own:
-        is_lost = is_group_lost(own, spec)
-        with centre.sessions.begin() as session:
-            state = publish_group(
-                session, centre.pusher, spec, resolved, registry=registry, now=utc_now(), is_lost=is_lost
-            )
-        if state is None and centre.signer and spec.published_digest:
-            # Published before there was a key, or its signature is lost.
-            centre.signer.ensure_signed(group_state_repository(spec.name), spec.published_digest)
-        if state:
-            with contextlib.suppress(RemoteError):  # a tag too many harms nobody
-                drop_generation(own, group, state.generation)
-    return spec, resolved, state
-
-
-@remote_task(name="list-satellites", timeout_seconds=_TIMEOUT_SECONDS)
-def list_satellites(centre: Centre) -> tuple[SatelliteDeployment, ...]:
-    """Return every satellite with what Prefect must hold for it."""
-    with centre.reading() as session:
-        return fleet.satellite_deployments(session)
-
-
-@remote_task(name="publish-satellites", timeout_seconds=_FLEET_TIMEOUT_SECONDS)
-def publish_satellite_states(
-    centre: Centre, satellites: tuple[SatelliteDeployment, ...], *, is_thorough: bool = False
-) -> tuple[str, ...]:
-    """Push the state of every satellite whose groups moved, after its credential may read them.
-
-    Args:
-        centre: the run's hold on the centre.
-        satellites: all of them.
-        is_thorough: also ask the source for each, push again what it has lost, and sign what is not signed.
-
-    Returns:
-        The satellites whose state was pushed.
-    """
-    logger = get_run_logger()
-    moved = []
-    with centre.source_of("") as own:
-        for satellite in satellites:
-            try:
-                is_lost = is_thorough and is_satellite_lost(own, satellite.name, satellite.state_digest)
-                if _publish_satellite(centre, satellite.name, is_lost=is_lost):
-                    moved.append(str(satellite.name))
-                    logger.info("published satellite state satellite=%s", satellite.name)
-                elif is_thorough and centre.signer and satellite.state_digest:
-                    repository = satellite_state_repository(satellite.name)
-                    centre.signer.ensure_signed(repository, Digest.parse(satellite.state_digest))
-            except NotFoundError:
-                logger.info("satellite is gone satellite=%s", satellite.name)
-            except HarborSatelliteError as error:  # one satellite never holds up the others
-                logger.error("state not published satellite=%s reason=%s", satellite.name, error)  # noqa: TRY400
-                centre.problems.append(f"state of satellite {satellite.name}: {error}")
-    return tuple(moved)
-
-
-def _publish_satellite(centre: Centre, satellite: str, *, is_lost: bool) -> bool:
-    with centre.sessions.begin() as session:
-        fleet.grant_projects(session, centre.source, satellite)
-    with centre.sessions.begin() as session:
-        return publish_satellite(
-            session, centre.pusher, satellite, registry=centre.public_url, now=utc_now(), is_lost=is_lost
-        )
-
-
-@remote_task(name="start-replication", timeout_seconds=_TIMEOUT_SECONDS)
-def start_replication(satellites: tuple[str, ...]) -> int:
-    """Ask for a run at every satellite whose state moved; one whose deployment is still to come gets its run then."""
-    started = 0
-    with get_client(sync_client=True) as client:
-        for satellite in satellites:
-            try:
-                deployment = client.read_deployment_by_name(f"replicate-state/{satellite}")
-            except ObjectNotFound:
-                continue
-            client.create_flow_run_from_deployment(deployment.id, tags=["state-moved"])
-            started += 1
-    return started
 
 
 @remote_task(name="upsert-deployments", timeout_seconds=_TIMEOUT_SECONDS)

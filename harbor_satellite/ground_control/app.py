@@ -7,22 +7,28 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from sqlalchemy.exc import OperationalError
 
 import harbor_satellite
 from harbor_satellite.errors import ConflictError
 from harbor_satellite.ground_control import (
+    routes_audit,
+    routes_configs,
+    routes_fleet,
     routes_groups,
+    routes_health,
+    routes_hooks,
     routes_people,
+    routes_rollouts,
+    routes_rules,
     routes_satellites,
+    routes_sink,
     routes_sites,
     users,
 )
 from harbor_satellite.ground_control.asgi import RequestBoundary
 from harbor_satellite.ground_control.context import AppOptions, Context, utc_now
-from harbor_satellite.ground_control.database import is_reachable
 from harbor_satellite.ground_control.dispatcher import OutboxDispatcher
 from harbor_satellite.ground_control.error_answers import add_error_answers
 from harbor_satellite.ground_control.schemas import ErrorBody
@@ -45,9 +51,28 @@ _TAGS = [
     {"name": "users", "description": "People who may call this API."},
     {"name": "groups", "description": "Named sets of artifacts, and which satellites follow them."},
     {"name": "satellites", "description": "Edge sites: register, watch, delete."},
+    {"name": "configs", "description": "How satellites shall work, given to satellites and groups by name."},
+    {"name": "fleet", "description": "Which sites are not on the state they should be on, and why."},
+    {"name": "rollouts", "description": "Moving satellites to a generation in waves."},
+    {"name": "audit", "description": "Who changed what."},
     {"name": "sites", "description": "What sites call themselves."},
+    {"name": "harbor", "description": "What Harbor calls: webhooks, and the endpoint of its replication rules."},
     {"name": "health", "description": "Whether this service is up."},
 ]
+_ROUTES = (
+    routes_people,
+    routes_audit,
+    routes_groups,
+    routes_rules,
+    routes_configs,
+    routes_satellites,
+    routes_fleet,
+    routes_rollouts,
+    routes_sites,
+    routes_hooks,
+    routes_sink,
+    routes_health,
+)
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request breaks a rule; the message names it."},
     401: {"model": ErrorBody, "description": "Credentials or token missing or wrong."},
@@ -81,9 +106,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.context = context
-    for routes in (routes_people, routes_groups, routes_satellites, routes_sites):
+    for routes in _ROUTES:
         app.include_router(routes.router)
-    _add_health(app, context)
     add_error_answers(app)
     app.add_middleware(RequestBoundary, body_max_bytes=options.body_max_bytes)
     return app
@@ -102,20 +126,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(dispatcher.stop)
-
-
-def _add_health(app: FastAPI, context: Context) -> None:
-    @app.get("/ping", tags=["health"], summary="Say pong", response_class=PlainTextResponse, responses={400: {}})
-    def ping() -> str:
-        """Answer as long as the process does."""
-        return "pong"
-
-    @app.get("/health", tags=["health"], summary="Tell whether this service can do its work")
-    def health() -> JSONResponse:
-        """Answer 200 if the database can be reached, 503 if not."""
-        if is_reachable(context.factory):
-            return JSONResponse({"status": "healthy"})
-        return JSONResponse({"status": "unhealthy", "message": "the database is not available", "code": 503}, 503)
 
 
 def _ensure_first_user(context: Context) -> None:

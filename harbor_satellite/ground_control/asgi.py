@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
+REQUEST_ID_KEY: Final = "harbor_satellite.request_id"
+"""Where the ASGI scope of a request holds its id."""
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TOO_LARGE: Final = 413
 _FAILED: Final = 500
@@ -46,6 +48,7 @@ class RequestBoundary:
         asked = headers.get(REQUEST_ID_HEADER, "").strip()
         # A client's id goes into logs: one that could forge them is replaced.
         request_id = asked if _REQUEST_ID.fullmatch(asked) else str(uuid.uuid4())
+        scope[REQUEST_ID_KEY] = request_id
         started = False
 
         async def send_with_id(message: Message) -> None:

@@ -2,17 +2,22 @@
 
 import binascii
 from base64 import b64decode
-from typing import Annotated, Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.openapi.models import HTTPBase
 from fastapi.security.base import SecurityBase
 from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
 from harbor_satellite.errors import AuthenticationError
-from harbor_satellite.ground_control import credentials, users
+from harbor_satellite.ground_control import audit_log, users
+from harbor_satellite.ground_control.asgi import REQUEST_ID_KEY
+from harbor_satellite.ground_control.audit_log import Actor
 from harbor_satellite.ground_control.context import Context
-from harbor_satellite.ground_control.credentials import SatelliteIdentity
 from harbor_satellite.ground_control.error_answers import CHALLENGE
 from harbor_satellite.ground_control.users import Principal
 
@@ -56,6 +61,11 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def request_id(request: Request) -> str:
+    """Return the id of the request: the client's if it sent a good one, else one made for it."""
+    return str(request.scope.get(REQUEST_ID_KEY, ""))
+
+
 def log_in(context: Context, address: str, username: str, password: SecretStr) -> Principal:
     """Check a person's password, within what one address may try.
 
@@ -64,7 +74,7 @@ def log_in(context: Context, address: str, username: str, password: SecretStr) -
         HTTPException: 429, too many failures.
     """
     key = (address, username[:128])
-    _refuse(context.password_failures.retry_after(key, context.monotonic()))
+    refuse_until(context.password_failures.retry_after(key, context.monotonic()))
     try:
         return users.authenticate(context.factory, username, password, context.lockout_policy, context.clock())
     except AuthenticationError:
@@ -77,44 +87,49 @@ def require_person(request: Request, context: SharedContext, bearer: BearerToken
     if bearer is not None:
         with context.reading() as session:
             return users.resume_session(session, SecretStr(bearer), context.clock())
-    username, password = _parse_basic(basic)
+    username, password = parse_basic(basic)
     return log_in(context, client_address(request), username, password)
 
 
 Person = Annotated[Principal, Depends(require_person)]
 
 
-def require_system_admin(person: Person) -> Principal:
+@dataclass(frozen=True, slots=True)
+class Editor:
+    """A person who may change things, and how what they change is recorded."""
+
+    principal: Principal
+    actor: Actor
+    clock: Callable[[], datetime]
+
+    def record(self, session: Session, action: str, resource: str, changes: Mapping[str, Any] | None = None) -> None:
+        """Record a change in the audit log, with the transaction that makes it; see ``audit_log.record``."""
+        audit_log.record(session, self.actor, action, resource, changes=changes, now=self.clock())
+
+
+def require_admin(request: Request, context: SharedContext, person: Person) -> Editor:
+    """Return the person who calls if it may change things; 403 for operators, who only read."""
+    if person.is_operator:
+        raise HTTPException(403, "operators may read everything and change nothing")
+    actor = Actor(f"user:{person.username}", client_address(request), request_id(request))
+    return Editor(person, actor, context.clock)
+
+
+Admin = Annotated[Editor, Depends(require_admin)]
+
+
+def require_system_admin(editor: Admin) -> Editor:
     """Return the person who calls if it is the system administrator; 403 otherwise."""
-    if not person.is_system_admin:
+    if not editor.principal.is_system_admin:
         raise HTTPException(403, "only the system administrator may do this")
-    return person
+    return editor
 
 
-SystemAdmin = Annotated[Principal, Depends(require_system_admin)]
+SystemAdmin = Annotated[Editor, Depends(require_system_admin)]
 
 
-def require_satellite(request: Request, context: SharedContext, basic: BasicHeader) -> SatelliteIdentity:
-    """Return the satellite that calls with its credential."""
-    username, secret = _parse_basic(basic)
-    try:
-        with context.reading() as session:
-            return credentials.authenticate_satellite(session, username, secret)
-    except AuthenticationError:
-        # Looked at first and counted after: whoever has the right secret never waits for those who don't.
-        _refuse(context.note_secret_failure((client_address(request), username[:128])))
-        raise
-
-
-CallingSatellite = Annotated[SatelliteIdentity, Depends(require_satellite)]
-
-
-def refuse_too_many_claims(request: Request, context: Context) -> None:
-    """Count a wrong one-time token; 429 once an address has sent too many."""
-    _refuse(context.note_secret_failure((client_address(request), "ztr")))
-
-
-def _parse_basic(value: str | None) -> tuple[str, SecretStr]:
+def parse_basic(value: str | None) -> tuple[str, SecretStr]:
+    """Return the username and password of a Basic header's value; raises ``AuthenticationError``."""
     if value is None:
         raise AuthenticationError("credentials needed")
     try:
@@ -126,6 +141,7 @@ def _parse_basic(value: str | None) -> tuple[str, SecretStr]:
     return username, SecretStr(password)
 
 
-def _refuse(retry_after: int | None) -> None:
+def refuse_until(retry_after: int | None) -> None:
+    """Answer 429 with that ``Retry-After``, in seconds; None lets the caller pass."""
     if retry_after is not None:
         raise HTTPException(429, "too many failed attempts", {"Retry-After": str(retry_after), **CHALLENGE})

@@ -1,4 +1,4 @@
-"""Publishing: a group's rows → a state artifact at the source; its generations → the state of each satellite.
+"""Publishing a group: its rows → a state artifact at the source.
 
 Each step is level-triggered and safe to repeat: it compares what should be published with what was, and
 pushes only what differs. The row of a new generation and its push stand or fall together.
@@ -12,20 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from sqlalchemy import select
-
 from harbor_satellite.errors import HarborSatelliteError
-from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control import group_states
 from harbor_satellite.ground_control.groups import GroupEntry
-from harbor_satellite.ground_control.models import Satellite
-from harbor_satellite.ground_control.satellites import group_names_of, show_satellite
 from harbor_satellite.ground_control.unresolved import Unresolved
-from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
 from harbor_satellite.registry.state_store import state_digest
 from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
-from harbor_satellite.state.names import group_name, group_state_repository, satellite_name, satellite_state_repository
-from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
+from harbor_satellite.state.names import group_name, group_state_repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from harbor_satellite.ground_control.fleet import GroupSpec
+    from harbor_satellite.ground_control.group_states import GroupSpec
     from harbor_satellite.ground_control.signing import Pusher
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
@@ -110,7 +104,7 @@ def publish_group(
         RemoteError: the source refused the push; nothing is recorded.
         SignatureError: it could not be signed; nothing is recorded.
     """
-    fleet.lock_unchanged(session, spec)
+    group_states.lock_unchanged(session, spec)
     lifetime = timedelta(seconds=spec.expires_after_seconds) if spec.expires_after_seconds else None
     state = StateArtifact(
         group=spec.name,
@@ -125,44 +119,10 @@ def publish_group(
     if is_same and not is_lost and not _expires_soon(spec.published, lifetime, now):
         return None
     raw = state_artifact_json(state)
-    fleet.record_group_state(session, spec.name, state.generation, state_digest(raw), raw, now=now)
+    group_states.record_group_state(session, spec.name, state.generation, state_digest(raw), raw, now=now)
     pusher.push(group_state_repository(spec.name), (str(state.generation), "latest"), raw)
     _LOG.info("published group=%s generation=%d artifacts=%d", spec.name, state.generation, len(state.artifacts))
     return state
-
-
-def publish_satellite(
-    session: Session, pusher: Pusher, satellite: str, *, registry: str, now: datetime, is_lost: bool = False
-) -> bool:
-    """Push a satellite's state if it is not what its groups' last generations ask for.
-
-    Args:
-        session: open; committed by the caller.
-        pusher: to the source; one that signs, if states are signed.
-        satellite: its name.
-        registry: the source's URL as the sites reach it.
-        now: this moment.
-        is_lost: the source has lost it, so it is pushed in any case.
-
-    Returns:
-        Whether it was pushed.
-    """
-    # Locked before its groups are read: of two publishers, the later one has read the later generations.
-    session.execute(select(Satellite.id).where(Satellite.name == satellite).with_for_update())
-    row = show_satellite(session, satellite)
-    pins = fleet.satellite_pins(session, satellite)
-    if row.state_digest is None and len(pins) < len(group_names_of(session, [row.id])[row.id]):
-        # Its first state waits for the first generation of all its groups: a site must not take "not published
-        # yet" for "holds nothing", and a site registered anew not delete what it has.
-        return False
-    raw = satellite_state_json(compose_satellite_state(satellite, pins, registry))
-    digest = state_digest(raw)
-    if row.state_digest == str(digest) and not is_lost:
-        return False
-    fleet.record_satellite_state(session, satellite, digest, now)
-    pusher.push(satellite_state_repository(satellite_name(satellite)), ("latest",), raw)
-    _LOG.info("published satellite state satellite=%s digest=%s", satellite, digest)
-    return True
 
 
 def is_group_lost(source: Registry, spec: GroupSpec) -> bool:
@@ -172,32 +132,11 @@ def is_group_lost(source: Registry, spec: GroupSpec) -> bool:
     return source.manifest_head(group_state_repository(spec.name), str(spec.published_digest)) is None
 
 
-def is_satellite_lost(source: Registry, satellite: str, published: str | None) -> bool:
-    """Tell whether the source no longer has the satellite state that was published last."""
-    repository = satellite_state_repository(satellite_name(satellite))
-    return published is not None and source.manifest_head(repository, published) is None
-
-
 def drop_generation(source: Registry, group: str, generation: int) -> None:
     """Take the tag of a generation away that is past the limit; one that is gone already is fine."""
-    too_old = generation - fleet.KEPT_GENERATIONS
+    too_old = generation - group_states.KEPT_GENERATIONS
     if too_old > 0:
         source.manifest_delete(group_state_repository(group_name(group)), str(too_old))
-
-
-def compose_satellite_state(satellite: str, pins: Iterable[fleet.GroupPin], registry: str) -> SatelliteState:
-    """Build a satellite's state from the generations it may have."""
-    host = registry.split("://", 1)[-1].partition("/")[0]
-    return SatelliteState(
-        satellite=satellite_name(satellite),
-        groups=tuple(
-            StatePin(
-                pin.group, Reference(host, group_state_repository(pin.group), "latest", pin.digest), pin.generation
-            )
-            for pin in pins
-        ),
-        scheme="http" if registry.startswith("http://") else "https",
-    )
 
 
 def _resolve(source: Registry, spec: GroupSpec, entry: GroupEntry, tag: str) -> _Found:

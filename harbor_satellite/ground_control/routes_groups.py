@@ -6,8 +6,8 @@ from typing import Final
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from harbor_satellite.ground_control import fleet, groups, satellites, unresolved
-from harbor_satellite.ground_control.callers import Person, SharedContext, SystemAdmin
+from harbor_satellite.ground_control import group_states, groups, satellites, unresolved
+from harbor_satellite.ground_control.callers import Admin, Person, SharedContext, SystemAdmin
 from harbor_satellite.ground_control.models import Group
 from harbor_satellite.ground_control.schemas import MessageBody, SatelliteBody, UnresolvedBody
 from harbor_satellite.ground_control.schemas_groups import ArtifactBody, GroupBody, GroupDetail, GroupSync, Membership
@@ -24,7 +24,7 @@ def list_groups(context: SharedContext, person: Person) -> list[GroupBody]:
 
 
 @router.post("/sync", summary="Create a group, or replace all of it")
-def sync_group(context: SharedContext, person: Person, body: GroupSync) -> GroupBody:
+def sync_group(context: SharedContext, person: Admin, body: GroupSync) -> GroupBody:
     """Make the group exactly what the body says; it is published soon after.
 
     Of its policy (``publish``, ``platforms``, ``signature_keys``), what the body leaves out stays as it is.
@@ -56,7 +56,7 @@ def sync_group(context: SharedContext, person: Person, body: GroupSync) -> Group
 
 
 @router.post("/satellite", summary="Let a satellite follow a group")
-def add_satellite(context: SharedContext, person: Person, body: Membership) -> MessageBody:
+def add_satellite(context: SharedContext, person: Admin, body: Membership) -> MessageBody:
     """Add a satellite to a group; again is fine."""
     del person
     with context.writing() as session:
@@ -65,7 +65,7 @@ def add_satellite(context: SharedContext, person: Person, body: Membership) -> M
 
 
 @router.delete("/satellite", summary="Let a satellite follow a group no more")
-def remove_satellite(context: SharedContext, person: Person, body: Membership) -> MessageBody:
+def remove_satellite(context: SharedContext, person: Admin, body: Membership) -> MessageBody:
     """Remove a satellite from a group; again is fine."""
     del person
     with context.writing() as session:
@@ -79,7 +79,7 @@ def show_group(context: SharedContext, person: Person, group: str) -> GroupDetai
     del person
     with context.reading() as session:
         row = groups.show_group(session, group)
-        spec = fleet.group_spec(session, group)
+        spec = group_states.group_spec(session, group)
         (head,) = _bodies(session, [row])
         return GroupDetail(
             **head.model_dump(),

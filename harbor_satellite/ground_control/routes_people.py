@@ -83,7 +83,7 @@ def show_user(context: SharedContext, person: Person, username: str) -> UserBody
 def delete_user(context: SharedContext, person: SystemAdmin, username: str) -> Response:
     """Delete a user with all sessions."""
     with context.writing() as session:
-        users.delete_user(session, person, username)
+        users.delete_user(session, person.principal, username)
     return Response(status_code=204)
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from harbor_satellite.ground_control import reports, satellites
-from harbor_satellite.ground_control.callers import Person, SharedContext
+from harbor_satellite.ground_control.callers import Admin, Person, SharedContext
 from harbor_satellite.ground_control.context import Context
 from harbor_satellite.ground_control.models import Satellite
 from harbor_satellite.ground_control.satellites import IssuedToken
@@ -47,7 +47,7 @@ def list_satellites(  # noqa: PLR0917 - FastAPI passes them by name
 
 @router.post("", summary="Register a satellite and get its one-time token")
 def register_satellite(
-    context: SharedContext, person: Person, body: SatelliteRegistration, response: Response
+    context: SharedContext, person: Admin, body: SatelliteRegistration, response: Response
 ) -> TokenBody:
     """Make a satellite; the token is shown this once."""
     del person
@@ -90,7 +90,7 @@ def show_satellite(context: SharedContext, person: Person, satellite: str) -> Sa
 
 
 @router.patch("/{satellite}", summary="Change when a satellite replicates")
-def change_satellite(context: SharedContext, person: Person, satellite: str, body: ScheduleChange) -> SatelliteBody:
+def change_satellite(context: SharedContext, person: Admin, satellite: str, body: ScheduleChange) -> SatelliteBody:
     """Set a satellite's schedule."""
     del person
     with context.writing() as session:
@@ -99,7 +99,7 @@ def change_satellite(context: SharedContext, person: Person, satellite: str, bod
 
 
 @router.delete("/{satellite}", summary="Delete a satellite and its credential")
-def delete_satellite(context: SharedContext, person: Person, satellite: str) -> dict[str, str]:
+def delete_satellite(context: SharedContext, person: Admin, satellite: str) -> dict[str, str]:
     """Delete a satellite, its credential at the source first; can be repeated if the source is down."""
     del person
     with context.writing_with_source() as session:
@@ -108,7 +108,7 @@ def delete_satellite(context: SharedContext, person: Person, satellite: str) -> 
 
 
 @router.post("/{satellite}/token", summary="Issue a new one-time token")
-def reissue_token(context: SharedContext, person: Person, satellite: str, response: Response) -> TokenBody:
+def reissue_token(context: SharedContext, person: Admin, satellite: str, response: Response) -> TokenBody:
     """Make a new token and end those before it; the satellite's credential lives on until the token is claimed."""
     del person
     with context.writing() as session:
@@ -117,7 +117,7 @@ def reissue_token(context: SharedContext, person: Person, satellite: str, respon
 
 
 @router.delete("/{satellite}/token", summary="Revoke a satellite's one-time tokens", status_code=204)
-def revoke_tokens(context: SharedContext, person: Person, satellite: str) -> Response:
+def revoke_tokens(context: SharedContext, person: Admin, satellite: str) -> Response:
     """End every one-time token of a satellite."""
     del person
     with context.writing() as session:

@@ -7,8 +7,9 @@ from pydantic import SecretStr
 
 from harbor_satellite.errors import AuthenticationError
 from harbor_satellite.ground_control import registration, reports
-from harbor_satellite.ground_control.callers import CallingSatellite, SharedContext, refuse_too_many_claims
+from harbor_satellite.ground_control.callers import SharedContext
 from harbor_satellite.ground_control.context import Context
+from harbor_satellite.ground_control.site_callers import CallingSatellite, refuse_too_many_claims
 from harbor_satellite.state.wire import Registration, RegistrationClaim, StatusReport
 
 router: Final = APIRouter(prefix="/satellites", tags=["sites"])

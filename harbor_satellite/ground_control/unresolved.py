@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import delete, func, insert, select
 
-from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control import group_states
 from harbor_satellite.ground_control.groups import show_group
 from harbor_satellite.ground_control.models import Group, SatelliteGroup, UnresolvedArtifact
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
-    from harbor_satellite.ground_control.fleet import GroupSpec
+    from harbor_satellite.ground_control.group_states import GroupSpec
     from harbor_satellite.ground_control.models import Satellite
 
 KEPT_UNRESOLVED: Final = 10_000
@@ -63,7 +63,7 @@ def record_unresolved(session: Session, spec: GroupSpec, problems: Iterable[Unre
         NotFoundError: the group was deleted meanwhile.
         ConflictError: the group was changed or published meanwhile; read it and resolve it again.
     """
-    fleet.lock_unchanged(session, spec)
+    group_states.lock_unchanged(session, spec)
     group = show_group(session, spec.name)
     mine = UnresolvedArtifact.group_id == group.id
     known = {row.reference: row for row in session.scalars(select(UnresolvedArtifact).where(mine))}

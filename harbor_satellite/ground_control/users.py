@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 SYSTEM_ADMIN: Final = "system_admin"
 ADMIN: Final = "admin"
+OPERATOR: Final = "operator"
 FIRST_USER: Final = "admin"
 
 _USERNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -57,6 +58,11 @@ class Principal:
     def is_system_admin(self) -> bool:
         """Whether this one may manage users and delete groups."""
         return self.role == SYSTEM_ADMIN
+
+    @property
+    def is_operator(self) -> bool:
+        """Whether this one may read everything and change nothing."""
+        return self.role == OPERATOR
 
 
 @dataclass(frozen=True, slots=True)

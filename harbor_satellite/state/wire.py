@@ -121,3 +121,21 @@ class StatusReport(WireModel):
     bytes_this_month: int = Field(default=0, ge=0)
     is_rolled_back: bool = False
     """Whether an operator at the site went back to the previous generation, and it stays there."""
+    storage_free_bytes: int | None = Field(default=None, ge=0)
+    """Free bytes of the disk that the local registry fills; None: the site did not say."""
+    link_bytes_per_second: int | None = Field(default=None, ge=0)
+    """How fast the source was read by the last run that read enough of it to tell."""
+
+
+class ReportAnswer(WireModel):
+    """The answer to a status report; the original's is empty, and so is one of ours with nothing to say."""
+
+    is_renewal_due: bool = False
+    """Whether the site shall fetch a new credential, by ``POST /satellites/credential``."""
+
+
+class CredentialRenewal(WireModel):
+    """What a site posts, with the credential that it has, for a new one; the answer is a ``RegistryAuth``."""
+
+    renewal_key: SecretStr
+    """Random text that the site made and stored before asking: who repeats it has lost the answer."""

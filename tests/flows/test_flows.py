@@ -22,7 +22,8 @@ from harbor_satellite.registry.state_pull import pull_state
 from harbor_satellite.state.artifact import parse_state_artifact
 from harbor_satellite.state.satellite_state import parse_satellite_state
 from tasks.centre import Centre, open_centre
-from tasks.fleet import list_satellites, publish_group_state, publish_satellite_states
+from tasks.groups import publish_group_state
+from tasks.satellites import list_satellites, publish_satellite_states
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError, RemoteError
-from harbor_satellite.ground_control import fleet, groups, satellites
+from harbor_satellite.ground_control import credentials, group_states, groups, satellite_states, satellites
 from harbor_satellite.ground_control.models import GroupState, SatelliteStateHistory
 from harbor_satellite.ground_control.sources import OciSource
 from harbor_satellite.oci.digest import Digest
@@ -50,16 +50,16 @@ def add_satellite(session: Session, name: str, *names: str) -> None:
 def publish(session: Session, group: str, generation: int) -> None:
     entry = StateEntry("acme/app", ("v1",), digest(generation))
     state = StateArtifact(group_name(group), "http://harbor.test", (entry,), generation)
-    fleet.record_group_state(session, group, generation, digest(generation), state_artifact_json(state), NOW)
+    group_states.record_group_state(session, group, generation, digest(generation), state_artifact_json(state), NOW)
 
 
 def test_group_spec_before_and_after_the_first_publication(session_factory: SessionFactory) -> None:
     with session_factory.begin() as session:
         add_group(session, "shop", "acme/b", "acme/a")
-        before = fleet.group_spec(session, "shop")
+        before = group_states.group_spec(session, "shop")
         publish(session, "shop", 1)
         publish(session, "shop", 2)
-        after = fleet.group_spec(session, "shop")
+        after = group_states.group_spec(session, "shop")
 
     assert [entry.repository for entry in before.entries] == ["acme/a", "acme/b"]
     assert (before.generation, before.published, before.published_digest) == (0, None, None)
@@ -70,7 +70,7 @@ def test_group_spec_before_and_after_the_first_publication(session_factory: Sess
 
 def test_group_spec_unknown(session_factory: SessionFactory) -> None:
     with session_factory() as session, pytest.raises(NotFoundError):
-        fleet.group_spec(session, "nope")
+        group_states.group_spec(session, "nope")
 
 
 def test_record_group_state_again_is_fine_and_another_conflicts(session_factory: SessionFactory) -> None:
@@ -79,16 +79,16 @@ def test_record_group_state_again_is_fine_and_another_conflicts(session_factory:
         publish(session, "shop", 1)
         publish(session, "shop", 1)
         with pytest.raises(ConflictError):
-            fleet.record_group_state(session, "shop", 1, digest(9), "{}")
+            group_states.record_group_state(session, "shop", 1, digest(9), "{}")
         with pytest.raises(InvalidInputError):
-            fleet.record_group_state(session, "shop", 0, digest(9), "{}")
+            group_states.record_group_state(session, "shop", 0, digest(9), "{}")
 
 
 def test_group_made_anew_goes_on_counting(session_factory: SessionFactory) -> None:
     for first in (1, 3):
         with session_factory.begin() as session:
             add_group(session, "shop")
-            assert fleet.group_spec(session, "shop").generation == first - 1
+            assert group_states.group_spec(session, "shop").generation == first - 1
             publish(session, "shop", first)
             publish(session, "shop", first + 1)
         with session_factory.begin() as session:
@@ -96,18 +96,18 @@ def test_group_made_anew_goes_on_counting(session_factory: SessionFactory) -> No
 
     with session_factory.begin() as session:
         add_group(session, "shop")
-        spec = fleet.group_spec(session, "shop")
+        spec = group_states.group_spec(session, "shop")
     assert (spec.generation, spec.published) == (4, None)
 
 
 def test_old_generations_are_dropped(session_factory: SessionFactory) -> None:
     with session_factory.begin() as session:
         add_group(session, "shop")
-        for generation in range(1, fleet.KEPT_GENERATIONS + 4):
+        for generation in range(1, group_states.KEPT_GENERATIONS + 4):
             publish(session, "shop", generation)
         kept = session.scalars(select(GroupState.generation).order_by(GroupState.generation)).all()
 
-    assert kept == list(range(4, fleet.KEPT_GENERATIONS + 4))
+    assert kept == list(range(4, group_states.KEPT_GENERATIONS + 4))
 
 
 def test_pins_are_the_last_generations_of_the_satellite_s_groups(session_factory: SessionFactory) -> None:
@@ -117,7 +117,7 @@ def test_pins_are_the_last_generations_of_the_satellite_s_groups(session_factory
         add_satellite(session, "edge-1", "shop", "ops", "unpublished")
         for group, generation in (("shop", 1), ("shop", 2), ("ops", 5), ("other", 7)):
             publish(session, group, generation)
-        pins = fleet.satellite_pins(session, "edge-1")
+        pins = satellite_states.satellite_pins(session, "edge-1")
 
     assert pins == (("ops", 5, digest(5)), ("shop", 2, digest(2)))
 
@@ -129,26 +129,26 @@ def test_lists_are_sorted(session_factory: SessionFactory) -> None:
         add_satellite(session, "edge-2", "shop", "ops")
         add_satellite(session, "edge-1", "shop")
 
-        assert fleet.list_group_names(session) == ("ops", "shop")
-        assert fleet.satellites_of_group(session, "shop") == ("edge-1", "edge-2")
-        assert fleet.satellite_deployments(session) == (
-            fleet.SatelliteDeployment("edge-1", "*/5 * * * *", ("shop",)),  # type: ignore[arg-type]
-            fleet.SatelliteDeployment("edge-2", "*/5 * * * *", ("ops", "shop")),  # type: ignore[arg-type]
+        assert group_states.list_group_names(session) == ("ops", "shop")
+        assert satellite_states.satellites_of_group(session, "shop") == ("edge-1", "edge-2")
+        assert satellite_states.satellite_deployments(session) == (
+            satellite_states.SatelliteDeployment("edge-1", "*/5 * * * *", ("shop",)),  # type: ignore[arg-type]
+            satellite_states.SatelliteDeployment("edge-2", "*/5 * * * *", ("ops", "shop")),  # type: ignore[arg-type]
         )
 
 
 def test_record_satellite_state_keeps_the_moment_of_the_first(session_factory: SessionFactory) -> None:
     with session_factory.begin() as session:
         add_satellite(session, "edge-1")
-        changed = fleet.record_satellite_state(session, "edge-1", digest(1), NOW)
-        again = fleet.record_satellite_state(session, "edge-1", digest(1), NOW + timedelta(hours=1))
+        changed = satellite_states.record_satellite_state(session, "edge-1", digest(1), NOW)
+        again = satellite_states.record_satellite_state(session, "edge-1", digest(1), NOW + timedelta(hours=1))
         row = satellites.show_satellite(session, "edge-1")
-        for number in range(2, fleet.KEPT_SATELLITE_STATES + 5):
-            fleet.record_satellite_state(session, "edge-1", digest(number), NOW)
+        for number in range(2, satellite_states.KEPT_SATELLITE_STATES + 5):
+            satellite_states.record_satellite_state(session, "edge-1", digest(number), NOW)
         kept = session.scalar(select(func.count()).select_from(SatelliteStateHistory))
 
     assert (changed, again) == (True, False)
-    assert (row.state_published_at, kept) == (NOW, fleet.KEPT_SATELLITE_STATES)
+    assert (row.state_published_at, kept) == (NOW, satellite_states.KEPT_SATELLITE_STATES)
 
 
 def test_grant_projects_follows_the_groups_and_asks_only_when_they_changed(harbor_ground_control: HarborParts) -> None:
@@ -160,7 +160,7 @@ def test_grant_projects_follows_the_groups_and_asks_only_when_they_changed(harbo
 
     def grant() -> bool:
         with running.factory.begin() as session:
-            return fleet.grant_projects(session, running.source, "edge-1")
+            return credentials.grant_projects(session, running.source, "edge-1")
 
     def granted() -> list[str]:
         return [permission["namespace"] for permission in robot.permissions]
@@ -186,7 +186,7 @@ def test_grant_projects_project_that_comes_later_is_granted_later(harbor_ground_
     fake.accounts.projects["later"] = False
 
     with running.factory.begin() as session:
-        assert fleet.grant_projects(session, running.source, "edge-1") is True
+        assert credentials.grant_projects(session, running.source, "edge-1") is True
 
     assert [permission["namespace"] for permission in robot.permissions] == ["acme", "later", "satellite"]
 
@@ -200,7 +200,7 @@ def test_grant_projects_source_down_changes_nothing(harbor_ground_control: Harbo
 
     def grant() -> bool:
         with running.factory.begin() as session:
-            return fleet.grant_projects(session, running.source, "edge-1")
+            return credentials.grant_projects(session, running.source, "edge-1")
 
     with pytest.raises(RemoteError) as caught:
         grant()
@@ -213,6 +213,6 @@ def test_grant_projects_before_the_claim_and_of_nobody(session_factory: SessionF
     with session_factory.begin() as session:
         add_satellite(session, "edge-1")
 
-        assert fleet.grant_projects(session, OciSource(), "edge-1") is False
+        assert credentials.grant_projects(session, OciSource(), "edge-1") is False
         with pytest.raises(NotFoundError):
-            fleet.grant_projects(session, OciSource(), "nope")
+            credentials.grant_projects(session, OciSource(), "nope")

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from harbor_satellite.demo import images
 from harbor_satellite.errors import ConflictError, SignatureError
-from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control import group_states
 from harbor_satellite.ground_control.groups import group_entry, sync_group
 from harbor_satellite.ground_control.publishing import ResolvedGroup, publish_group, resolve_group
 from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.fleet import GroupSpec
+    from harbor_satellite.ground_control.group_states import GroupSpec
     from harbor_satellite.ground_control.signing import Pusher
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,7 +55,7 @@ def make_group(factory: SessionFactory, tag: str = "v1", policy: GroupPolicy | N
             now=NOW,
         )
     with factory.begin() as session:
-        return fleet.group_spec(session, "shops")
+        return group_states.group_spec(session, "shops")
 
 
 def publish(factory: SessionFactory, pushes: Pusher, spec: GroupSpec, *, is_lost: bool = False) -> int | None:
@@ -90,7 +90,7 @@ def test_publish_group_same_content_is_published_again_only_if_lost(session_fact
     pushes = Pushes()
     publish(session_factory, pushes, make_group(session_factory))
     with session_factory.begin() as session:
-        spec = fleet.group_spec(session, "shops")
+        spec = group_states.group_spec(session, "shops")
 
     unchanged = publish(session_factory, pushes, replace(spec))
     lost = publish(session_factory, pushes, spec, is_lost=True)
@@ -107,7 +107,7 @@ def test_publish_group_change_of_policy_alone_is_a_new_generation(session_factor
     again = publish(session_factory, pushes, make_group(session_factory))
 
     with session_factory() as session:
-        published = fleet.group_spec(session, "shops").published
+        published = group_states.group_spec(session, "shops").published
     assert (generation, again) == (2, None)
     assert published is not None
     assert published.policy == GroupPolicy(publish="each")
@@ -151,7 +151,7 @@ def test_resolve_group_signature_that_cannot_be_read_holds_up_no_image(
     with session_factory.begin() as session:
         publish_group(session, Pushes(), spec, before, registry="http://source.test", now=NOW)
     with session_factory() as session:
-        published = fleet.group_spec(session, "shops")
+        published = group_states.group_spec(session, "shops")
 
     (tmp_path / "acme/app/blobs/sha256" / signature.digest.hex).unlink()
 
@@ -166,7 +166,7 @@ def test_resolve_group_entry_that_is_gone_gets_the_priority_asked_for_now(
 ) -> None:
     publish(session_factory, Pushes(), make_group(session_factory))
     with session_factory() as session:
-        spec = fleet.group_spec(session, "shops")
+        spec = group_states.group_spec(session, "shops")
     asked = replace(spec, entries=(group_entry("acme/app", ["v1"], "", priority=9),))
 
     entries = resolve_group(LayoutRegistry(tmp_path), asked).entries
@@ -219,7 +219,7 @@ def test_publish_group_that_cannot_be_signed_is_not_recorded(session_factory: Se
         publish(session_factory, signing(pushes, Signatures(pushes, SignatureError("wrong password"))), spec)
 
     with session_factory() as session:
-        assert fleet.group_spec(session, "shops").published is None
+        assert group_states.group_spec(session, "shops").published is None
     assert ("latest",) not in pushes.tags
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select
 
-from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control import satellite_states
 from harbor_satellite.ground_control.models import SatelliteReport
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.wire import LIST_MAX_LENGTH
@@ -37,7 +37,7 @@ ORIGINAL_REPORT = {
 
 def publish(running: GroundControl, digest: Digest) -> None:
     with running.factory.begin() as session:
-        fleet.record_satellite_state(session, "edge-1", digest, running.clock())
+        satellite_states.record_satellite_state(session, "edge-1", digest, running.clock())
 
 
 def status(running: GroundControl) -> dict[str, Any]:

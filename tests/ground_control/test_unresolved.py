@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from harbor_satellite.errors import ConflictError, NotFoundError
-from harbor_satellite.ground_control import fleet
+from harbor_satellite.ground_control import group_states, satellite_states
 from harbor_satellite.ground_control.groups import delete_group, group_entry, show_group, sync_group
 from harbor_satellite.ground_control.models import UnresolvedArtifact
 from harbor_satellite.ground_control.publishing import resolve_group
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.fleet import GroupSpec
+    from harbor_satellite.ground_control.group_states import GroupSpec
     from harbor_satellite.ground_control.groups import GroupEntry
     from harbor_satellite.ground_control.unresolved import KnownUnresolved
     from tests.fixtures_ground_control import GroundControl
@@ -50,7 +50,7 @@ def make_group(factory: SessionFactory, *entries: GroupEntry, name: str = "shops
             now=NOW,
         )
     with factory() as session:
-        return fleet.group_spec(session, name)
+        return group_states.group_spec(session, name)
 
 
 def record(factory: SessionFactory, spec: GroupSpec, problems: dict[str, str], now: datetime = NOW) -> None:
@@ -176,11 +176,11 @@ def test_unresolved_is_shown_at_the_group_and_at_those_who_follow_it(ground_cont
     for satellite, groups in {"edge-1": ("tools", "shops", "whole"), "edge-2": ("whole",)}.items():
         auth = ground_control.enroll(satellite, *groups)
         with ground_control.factory.begin() as session:
-            fleet.record_satellite_state(session, satellite, STATE, NOW)
+            satellite_states.record_satellite_state(session, satellite, STATE, NOW)
         ground_control.report(satellite, auth, latest_state_digest=str(STATE))
     for group in ("shops", "tools"):
         with ground_control.factory() as session:
-            spec = fleet.group_spec(session, group)
+            spec = group_states.group_spec(session, group)
         record(ground_control.factory, spec, {"acme/nope:9": f"not in {group}"})
 
     shown = ground_control.admin.get("/api/groups/shops").json()

@@ -33,7 +33,8 @@ from harbor_satellite.registry.server import create_registry_app
 from harbor_satellite.settings import GroundControlSettings
 from harbor_satellite.state.artifact import StateEntry
 from tasks.centre import Centre
-from tasks.fleet import _publish, list_satellites, publish_satellite_states
+from tasks.groups import _publish
+from tasks.satellites import list_satellites, publish_satellite_states
 from tests.fixtures_registry import run_cncf, run_embedded, run_zot
 from tests.ground_control.postgres import wait_for
 

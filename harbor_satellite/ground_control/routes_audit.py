@@ -1,0 +1,7 @@
+"""Handlers for the audit log. They parse, call a use case and serialise."""
+
+from typing import Final
+
+from fastapi import APIRouter
+
+router: Final = APIRouter(prefix="/api/audit", tags=["audit"])
