@@ -17,24 +17,26 @@ _MINUTES_OF_DAY: Final = 24 * 60
 _DAYS: Final = 7
 
 
-def satellite_deployments(satellite: SatelliteName, cron: str) -> tuple[DeploymentSpec, ...]:
+def satellite_deployments(satellite: SatelliteName, cron: str, timezone: str = "UTC") -> tuple[DeploymentSpec, ...]:
     """Describe everything that Prefect must hold for a satellite; each flow once.
 
     Args:
         satellite: its name.
         cron: 5 fields; when it replicates.
+        timezone: IANA name; of that schedule.
     """
-    return (replicate_deployment(satellite, cron), audit_deployment(satellite))
+    return (replicate_deployment(satellite, cron, timezone), audit_deployment(satellite))
 
 
-def replicate_deployment(satellite: SatelliteName, cron: str) -> DeploymentSpec:
+def replicate_deployment(satellite: SatelliteName, cron: str, timezone: str = "UTC") -> DeploymentSpec:
     """Describe the deployment by which a satellite replicates.
 
     Args:
         satellite: its name.
         cron: 5 fields.
+        timezone: IANA name.
     """
-    return _deployment(satellite, "replicate-state", "flows/replicate_state.py:replicate_state", cron)
+    return _deployment(satellite, "replicate-state", "flows/replicate_state.py:replicate_state", cron, timezone)
 
 
 def audit_deployment(satellite: SatelliteName, cron: str = "") -> DeploymentSpec:
@@ -55,13 +57,16 @@ def weekly_cron(satellite: SatelliteName) -> str:
     return f"{minute % 60} {minute // 60} * * {day}"
 
 
-def _deployment(satellite: SatelliteName, flow: str, entrypoint: str, cron: str) -> DeploymentSpec:
+def _deployment(
+    satellite: SatelliteName, flow: str, entrypoint: str, cron: str, timezone: str = "UTC"
+) -> DeploymentSpec:
     return DeploymentSpec(
         flow=flow,
         name=satellite,
         entrypoint=entrypoint,
         work_pool=work_pool_name(satellite),
         cron=cron,
+        timezone=timezone,
         parameters={"satellite": satellite},
         tags=("harbor-satellite", f"{SATELLITE_TAG}{satellite}"),
         concurrency_limit=1,

@@ -1,4 +1,4 @@
-"""Make Prefect's work pools and deployments what Ground Control's rows say, one of each per satellite."""
+"""Make the source and Prefect what Ground Control's rows say, for the whole fleet; only what differs is touched."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from prefect import flow
 from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
-from tasks.fleet import remove_deployments, upsert_deployments
-from tasks.satellites import list_satellites, publish_satellite_states, start_replication
+from tasks.fleet import list_deployed, remove_deployments, upsert_deployments
+from tasks.provision import find_satellites, grant_projects, list_retired, retire_satellite
+from tasks.satellites import publish_satellite_states, start_replication
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -17,15 +18,21 @@ if TYPE_CHECKING:
 
 @flow(name="reconcile-fleet", persist_result=False)
 def reconcile_fleet() -> State[None]:
-    """Publish the states that are missing, deploy what is new, remove what is gone, start what never ran."""
+    """Publish the states that are missing, deploy what is new, take away what is gone, start what never ran."""
     with open_centre() as centre:
-        satellites = list_satellites(centre)
+        # First Prefect, then the rows: a satellite that comes in between is not taken for one that is gone.
+        deployed = list_deployed()
+        satellites = find_satellites(centre)
+        grant_projects(centre)
         moved = publish_satellite_states(centre, satellites)
         created = upsert_deployments(satellites)
-        removed = remove_deployments(satellites)
+        gone = set(deployed) - {str(satellite.name) for satellite in satellites}
+        removed = remove_deployments(tuple(sorted(gone)))
+        for name in list_retired(centre):
+            retire_satellite(centre, name)
         # Read again after deploying: publish-state looks for a deployment after publishing a state, so whichever
         # of the two comes second starts the first replication. One without a state has nothing to replicate yet.
-        ready = {str(satellite.name) for satellite in list_satellites(centre) if satellite.state_digest}
+        ready = {str(satellite.name) for satellite in find_satellites(centre) if satellite.state_digest}
         start_replication(tuple(sorted({*moved, *(name for name in created if name in ready)})))
     if centre.problems:
         return Failed(message="; ".join(centre.problems))

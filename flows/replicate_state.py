@@ -12,7 +12,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_status import report_status
 from harbor_satellite.errors import HarborSatelliteError, PausedError
-from harbor_satellite.settings import SatelliteSettings
 from tasks.images import (
     check_state,
     copy_images,
@@ -22,7 +21,7 @@ from tasks.images import (
     record_failed_run,
     record_unchanged,
 )
-from tasks.site import Site, open_site
+from tasks.site import Site, image_workers, open_site
 from tasks.tables import batches, publish_table
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ MAX_ROUNDS = 3  # a state that moved while it was applied is applied too, instea
 @flow(
     name="replicate-state",
     flow_run_name="replicate-state {satellite}",
-    task_runner=ThreadPoolTaskRunner(max_workers=SatelliteSettings().image_workers),  # type: ignore[arg-type]  # its type parameter is invariant
+    task_runner=ThreadPoolTaskRunner(max_workers=image_workers()),  # type: ignore[arg-type]  # its type parameter is invariant
     persist_result=False,
 )
 def replicate_state(satellite: str) -> State[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import uvicorn
 
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
 from harbor_satellite.ground_control.app import create_app
+from harbor_satellite.ground_control.audit_log import write_audit_lines_to
 from harbor_satellite.ground_control.context import AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.source_factory import open_source
@@ -40,8 +42,9 @@ _LOG = logging.getLogger(__name__)
 _PREFECT_START_SECONDS: Final = 90.0
 _DEPLOY_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 5
+_KEEP_ALIVE_SECONDS: Final = 75  # longer than sites wait between two polls: each would be another handshake
 _WATCH_SECONDS: Final = 1.0
-_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  (named here in order to refuse it)
 CENTRAL_POOL: Final = "central"
 
 
@@ -52,6 +55,7 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
         HarborSatelliteError: the database, the source, the signing key or Prefect cannot be used.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    write_audit_lines_to(settings.audit_log_file)
     migrate(settings.database())
     _check_first_start(settings)
     if os.environ.get("PREFECT_API_URL"):
@@ -60,7 +64,7 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
     _check_signing(settings)
     with own_prefect(settings.data_dir.resolve(), prefect_port) as children:
         with _ending_with(children):
-            _serve_api(settings, is_prefect_local=True)
+            _serve_api(settings)
         for child in children:
             child.check()
 
@@ -191,7 +195,15 @@ def deploy() -> None:
         raise HarborSatelliteError(f"deploying the central flows failed: {(done.stdout + done.stderr)[-2000:]}")
 
 
-def _serve_api(settings: GroundControlSettings, *, is_prefect_local: bool = False) -> None:
+def _allow_many_connections() -> None:
+    """Take as many open files as the system gives: every site keeps a connection."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _serve_api(settings: GroundControlSettings) -> None:
+    _allow_many_connections()
     engine = make_engine(settings.database())
     try:
         with open_source(
@@ -203,9 +215,7 @@ def _serve_api(settings: GroundControlSettings, *, is_prefect_local: bool = Fals
             htpasswd=settings.source_htpasswd,
             robot_duration_days=settings.robot_duration_days,
         ) as source:
-            app = create_app(
-                _options(settings, is_prefect_local=is_prefect_local), make_session_factory(engine), source
-            )
+            app = create_app(_options(settings), make_session_factory(engine), source)
             _LOG.info("serving host=%s port=%d", settings.host, settings.port)
             uvicorn.run(
                 app,
@@ -213,6 +223,8 @@ def _serve_api(settings: GroundControlSettings, *, is_prefect_local: bool = Fals
                 port=settings.port,
                 log_level="warning",
                 access_log=False,
+                ws="websockets-sansio",  # of the workers' events
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 proxy_headers=False,  # an address that anybody can make up must not be a key of the throttle
                 timeout_graceful_shutdown=_STOP_SECONDS,
             )
@@ -220,21 +232,26 @@ def _serve_api(settings: GroundControlSettings, *, is_prefect_local: bool = Fals
         engine.dispose()
 
 
-def _options(settings: GroundControlSettings, *, is_prefect_local: bool) -> AppOptions:
-    api_url = os.environ.get("PREFECT_API_URL", "")
-    public_url = settings.prefect_public_url
-    if not public_url and is_prefect_local and settings.host not in _LOOPBACK:
-        # Sites elsewhere would poll their own loopback: better none, which they say clearly.
-        _LOG.warning(
-            "sites get no Prefect API: it listens on loopback only; set PREFECT_API_URL or …PREFECT_PUBLIC_URL"
-        )
-    elif not public_url:
-        public_url = api_url
+def _options(settings: GroundControlSettings) -> AppOptions:
     return AppOptions(
         source_url=settings.source_public_url or settings.source_url,
-        prefect_api_url=public_url,
-        prefect_api_internal_url=api_url,
+        public_url=_public_url(settings),
+        prefect_api_url=settings.prefect_public_url,
+        prefect_api_internal_url=os.environ.get("PREFECT_API_URL", ""),
         prefect_api_auth=settings.prefect_auth_string,
         admin_password=_admin_password(settings),
+        metrics_token=settings.metrics_token,
         token_ttl=timedelta(seconds=settings.token_ttl_seconds),
+        renewal_grace=timedelta(days=settings.renewal_grace_days),
     )
+
+
+def _public_url(settings: GroundControlSettings) -> str:
+    """Return how sites reach this service; a port that the system chooses is known to nobody yet."""
+    if settings.public_url or settings.port == 0:
+        return settings.public_url
+    if settings.host in _EVERYWHERE:
+        _LOG.warning("sites get no Prefect API: set HARBOR_SATELLITE_GROUND_CONTROL_PUBLIC_URL")
+        return ""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"

@@ -15,8 +15,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge_proxy import RunningProxy
 from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, InvalidInputError, NotFoundError
-from harbor_satellite.project import enter, project_dir
+from harbor_satellite.project import enter
 from harbor_satellite.satellite.ground_control_client import GroundControlClient
 from harbor_satellite.satellite.registration import read_token, register
 from harbor_satellite.satellite.store import SatelliteStore
@@ -41,17 +42,30 @@ def run_agent(settings: SatelliteSettings) -> None:
     """
     _export(settings)
     registration = _registered(settings)
-    api_url = os.environ.setdefault("PREFECT_API_URL", registration.prefect_api_url)
-    if not api_url:
-        raise InvalidInputError("Ground Control named no Prefect API: set PREFECT_API_URL, or run `edge sync` by cron")
     satellite = satellite_name(registration.satellite)
-    _LOG.info("polling pool=%s api=%s", work_pool_name(satellite), api_url)
+    proxy = _proxy_to(registration, settings)
+    _LOG.info("polling pool=%s api=%s", work_pool_name(satellite), registration.prefect_api_url)
     enter()
     asyncio.run(_work(work_pool_name(satellite), settings.poll_interval_seconds))
+    if proxy:
+        proxy.stop(_SETTLE_SECONDS)
     # A flow thread that is still copying holds nothing that a restart would miss: it is not waited for.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _proxy_to(registration: Registration, settings: SatelliteSettings) -> RunningProxy | None:
+    """Start the site's own way to Prefect, and tell Prefect's client; None: an operator has named an API."""
+    if os.environ.get("PREFECT_API_URL"):
+        return None
+    if not registration.prefect_api_url:
+        raise InvalidInputError("Ground Control named no Prefect API: set PREFECT_API_URL, or run `edge sync` by cron")
+    proxy = RunningProxy(SatelliteStore(settings.data_dir), verify=str(settings.ca or "") or True)
+    proxy.start()
+    os.environ["PREFECT_API_URL"] = proxy.url
+    os.environ["PREFECT_API_AUTH_STRING"] = proxy.auth_string  # a header: a URL would be in logs
+    return proxy
 
 
 def _export(settings: SatelliteSettings) -> None:
@@ -85,11 +99,9 @@ def _registered(settings: SatelliteSettings) -> Registration:
     wait_seconds = _FIRST_WAIT_SECONDS
     while True:
         try:
-            if os.environ.get("PREFECT_API_URL"):
-                _register_as_flow()
-            else:
-                with GroundControlClient(settings.ground_control_url, verify=str(settings.ca or "") or True) as client:
-                    register(client, store, read_token(settings.token, settings.token_file))
+            # Not as a flow: without a credential there is no Prefect to tell of it.
+            with GroundControlClient(settings.ground_control_url, verify=str(settings.ca or "") or True) as client:
+                register(client, store, read_token(settings.token, settings.token_file))
             return store.registration()
         except (AuthenticationError, InvalidInputError):
             raise  # waiting does not mend a token
@@ -99,14 +111,6 @@ def _registered(settings: SatelliteSettings) -> Registration:
             _LOG.warning("not registered yet reason=%s wait_seconds=%.0f", error, wait_seconds)
             time.sleep(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
             wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
-
-
-def _register_as_flow() -> None:
-    from prefect.flows import load_flow_from_entrypoint  # noqa: PLC0415  (after the environment is complete)
-
-    enter()
-    path = project_dir() / "flows" / "register_satellite.py"
-    load_flow_from_entrypoint(f"{path}:register_satellite", use_placeholder_flow=False)()
 
 
 async def _work(pool: str, poll_seconds: float) -> None:

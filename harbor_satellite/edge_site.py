@@ -12,21 +12,25 @@ from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.client_urls import parse_address
 from harbor_satellite.registry.cosign import RegistryAccess
 from harbor_satellite.satellite.connections import Connections, registry_host
+from harbor_satellite.satellite.disk import free_bytes
 from harbor_satellite.satellite.engine import Engine
 from harbor_satellite.satellite.generations import load_generations
+from harbor_satellite.satellite.link_rate import link_rate
 from harbor_satellite.satellite.record import load_decisions
 from harbor_satellite.satellite.report import SiteFacts
+from harbor_satellite.satellite.site_config import load_site_config
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.wan import WanGate
 from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from pydantic import SecretStr
 
-    from harbor_satellite.satellite.options import ReplicationOptions
+    from harbor_satellite.satellite.options import ReplicationOptions, WanLimits
+    from harbor_satellite.state.config import SatelliteConfig
     from harbor_satellite.state.wire import Registration
 
 _LEDGER_FILE: Final = "ledger.json"
@@ -52,6 +56,21 @@ def site_settings(data_dir: Path | None = None, target: str = "") -> SatelliteSe
         parse_address(refuse_user(target, "--target", f"say {LOCAL_VARIABLES}"))
         settings = settings.model_copy(update={"local_registry_url": target})
     return settings
+
+
+def effective_settings(settings: SatelliteSettings, store: SatelliteStore | None = None) -> SatelliteSettings:
+    """Return the site's settings with what the centre's config says; see ``SatelliteSettings.with_config``.
+
+    For what a registered site does by itself; states given by hand are followed by the site's own settings alone.
+
+    Args:
+        settings: the site's own.
+        store: the satellite's folder; None: that of the settings.
+
+    Raises:
+        StorageError: what the centre said is damaged on disk.
+    """
+    return settings.with_config(load_site_config(store or SatelliteStore(settings.data_dir)).config)
 
 
 def given_source(url: str) -> str:
@@ -106,6 +125,7 @@ def open_engine(
     credentials: Credentials | None,
     is_only: bool = False,
     home: HttpRegistry | None = None,
+    limits_of: Callable[[SatelliteConfig], WanLimits] | None = None,
 ) -> Iterator[Engine]:
     """Open everything that a replication needs; the caller holds the store's lock.
 
@@ -117,6 +137,7 @@ def open_engine(
         credentials: for that registry alone.
         is_only: copy everything from ``home_url``, whatever a state names.
         home: that registry, if it is open already; left open.
+        limits_of: the bounds under a config that the centre sends meanwhile; None: it bounds nothing.
 
     Raises:
         InvalidInputError: a window, a time zone or an address in the settings is wrong.
@@ -136,7 +157,7 @@ def open_engine(
             receive_buffer_bytes=receive_buffer_bytes(options),
         ) as connections,
     ):
-        yield Engine(connections, store, options, gate)
+        yield Engine(connections, store, options, gate, limits_of=limits_of)
 
 
 def open_own_engine(
@@ -155,6 +176,7 @@ def open_own_engine(
         home_url=auth.url,
         credentials=credentials_of(auth.username, auth.password),
         home=home,
+        limits_of=lambda config: SatelliteSettings().with_config(config).wan_limits(),
     )
 
 
@@ -214,4 +236,14 @@ def site_facts(settings: SatelliteSettings, store: SatelliteStore) -> SiteFacts:
         bytes_this_month=usage.month_bytes,
         decisions=load_decisions(store),
         is_rolled_back=load_generations(store).held is not None,
+        storage_free_bytes=_free_bytes(settings.storage or settings.data_dir),
+        link_bytes_per_second=link_rate(store, store.applied().last_run),
+        config_digest=load_site_config(store).digest,
     )
+
+
+def _free_bytes(folder: Path) -> int | None:
+    try:
+        return free_bytes(folder)
+    except OSError:
+        return None  # a disk that is not there is told by the run, not by the report

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -18,6 +18,9 @@ from harbor_satellite.inputs import LOCAL_VARIABLES, parse_size, refuse_user
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.satellite.options import DEFAULT_RESERVE_BYTES, ReplicationOptions, WanLimits
 from harbor_satellite.state.policy import KEY_MAX_LENGTH, parse_key
+
+if TYPE_CHECKING:
+    from harbor_satellite.state.config import SatelliteConfig
 
 
 class GroundControlSettings(BaseSettings):
@@ -31,12 +34,16 @@ class GroundControlSettings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
     """TCP port; the original's."""
+    public_url: str = ""
+    """This service as the sites reach it, such as ``https://ground-control.example.com``; empty: host and port."""
     database_url: SecretStr = SecretStr("")
     """``postgresql://…``; empty: an SQLite file in ``data_dir``."""
     data_dir: Path = Path("harbor-satellite-data")
     """Where the SQLite file goes when no URL is set."""
     admin_password: SecretStr = SecretStr("")
     """Password of the first ``admin``; needed at the first start only."""
+    metrics_token: SecretStr | None = Field(default=None, min_length=16)
+    """Bearer token of a scraper that reads ``/metrics``; None: only people may."""
     token_ttl_seconds: int = Field(default=24 * 3600, ge=1)
     """How long a one-time token is good for; the original's day."""
     source_kind: Literal["harbor", "oci"] = "harbor"
@@ -54,8 +61,18 @@ class GroundControlSettings(BaseSettings):
     """Source kind ``oci``: file in which Ground Control keeps the satellites' credentials for that registry."""
     robot_duration_days: int = Field(default=30, ge=1)
     """Source kind ``harbor``: life of a robot account; the original's month."""
+    renewal_before_days: int | None = Field(default=None, ge=1)
+    """How long before its end a credential is renewed; None: a third of its life, three days at least."""
+    renewal_grace_days: int = Field(default=90, ge=0)
+    """How long after its end a credential may still ask for the next one: a site may be away for weeks."""
+    superseded_grace_seconds: int = Field(default=3600, ge=0)
+    """How long a credential is kept at the source once the next one is used: runs under way may still have it."""
+    run_retention_days: int = Field(default=7, ge=1)
+    """How long Prefect keeps the satellites' runs after their end."""
+    audit_retention_days: int = Field(default=365, ge=1)
+    """How long events of the audit log are kept."""
     prefect_public_url: str = ""
-    """The Prefect API as the edge workers reach it; empty: the process's own ``PREFECT_API_URL``."""
+    """A Prefect API that sites reach past the gateway, with no check of whose runs are whose; empty: the gateway."""
     prefect_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
     """``user:password`` of the Prefect API, in Prefect's own variable; stays at the centre."""
     signing_key: Path | None = None
@@ -63,8 +80,10 @@ class GroundControlSettings(BaseSettings):
     signing_key_password: SecretStr = SecretStr("")
     cosign: str = "cosign"
     """The program that signs: a name on PATH, or a path."""
+    audit_log_file: str = ""
+    """Where changes go as JSON lines: a path, or ``-`` for standard output; empty: with all other messages."""
 
-    @field_validator("source_url", "source_public_url", "prefect_public_url")
+    @field_validator("source_url", "source_public_url", "prefect_public_url", "public_url")
     @classmethod
     def _holds_no_secret(cls, url: str) -> str:
         if "@" in url.split("://", 1)[-1].partition("/")[0]:
@@ -80,6 +99,19 @@ class GroundControlSettings(BaseSettings):
         """Return the database URL, or that of the SQLite file."""
         url = self.database_url.get_secret_value()
         return url or f"sqlite:///{self.data_dir.resolve() / 'ground-control.sqlite'}"
+
+
+_CAPS: Final = ("bytes_per_second", "daily_bytes", "monthly_bytes")
+_FROM_CONFIG: Final = (
+    *_CAPS,
+    "timezone",
+    "sync_windows",
+    "platforms",
+    "image_workers",
+    "blob_workers",
+    "poll_interval_seconds",
+    "disk_reserve_bytes",
+)
 
 
 def _size(value: object) -> object:
@@ -186,12 +218,33 @@ class SatelliteSettings(BaseSettings):
             image_keys=_read_keys(self.image_keys),
             state_keys=_read_keys(self.state_keys),
             cosign=self.cosign,
-            wan=WanLimits(
-                self.bytes_per_second, self.daily_bytes, self.monthly_bytes, self.sync_windows, self.timezone
-            ),
+            wan=self.wan_limits(),
             storage=self.storage,
             disk_reserve_bytes=self.disk_reserve_bytes,
         )
+
+    def with_config(self, config: SatelliteConfig) -> SatelliteSettings:
+        """Return the settings with what the centre's config says.
+
+        The config stands above defaults, and what is set here, in the site's environment, above the config: whoever
+        runs a site has the last word. Caps and the rate are the exception: of two, the lower one holds, so a site
+        can be held back from either side and nothing raises what was set here.
+
+        To be asked once: what comes of it counts as set here.
+        """
+        changes: dict[str, object] = {}
+        for name in _FROM_CONFIG:
+            said, own = getattr(config, name), getattr(self, name)
+            if said is None or (name in self.model_fields_set and name not in _CAPS):
+                continue
+            changes[name] = said if name not in _CAPS or own is None else min(said, own)
+        if "platforms" in changes:
+            changes["platforms"] = tuple(map(str, config.platforms or ()))
+        return self.model_copy(update=changes)
+
+    def wan_limits(self) -> WanLimits:
+        """Return the bounds on the site's link."""
+        return WanLimits(self.bytes_per_second, self.daily_bytes, self.monthly_bytes, self.sync_windows, self.timezone)
 
     def storage_used_bytes(self) -> int:
         """Return the used bytes of the disk that holds the data."""

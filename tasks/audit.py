@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
-from harbor_satellite.edge_site import local_registry, open_own_engine
+from harbor_satellite.edge_site import effective_settings, local_registry, open_own_engine
 from harbor_satellite.errors import ConflictError, InvalidInputError
 from harbor_satellite.satellite.audit import AuditOptions, audit_site
 from harbor_satellite.satellite.healing import heal_site, leave_findings, lock_patiently, needs_healing
@@ -36,7 +36,7 @@ def read_content(satellite: str) -> AuditReport:
     options = AuditOptions(
         budget_bytes=settings.audit_budget_bytes,
         bytes_per_second=settings.audit_bytes_per_second,
-        platforms=settings.replication_options().platforms,
+        platforms=effective_settings(settings).replication_options().platforms,
     )
     with local_registry(settings) as registry:
         report = audit_site(registry, store, options)
@@ -48,7 +48,7 @@ def read_content(satellite: str) -> AuditReport:
 @local_task(name="heal-content", run_name="heal content of {satellite}")
 def heal_content(satellite: str, report: AuditReport) -> AuditReport:
     """Heal what was found, under the site's lock, and keep the audit; each finding says what became of it."""
-    settings = SatelliteSettings()
+    settings = effective_settings(SatelliteSettings())
     store = _store_of(settings, satellite)
     if not needs_healing(store, report):
         return leave_findings(store, report, "")

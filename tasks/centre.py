@@ -6,10 +6,12 @@ Secrets are read here, inside the run, from the process's settings: they are nev
 from __future__ import annotations
 
 import contextlib
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, reading
+from harbor_satellite.ground_control.rotation import renewal_before
 from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
 from harbor_satellite.ground_control.source_factory import open_source
 from harbor_satellite.registry.auth import Credentials
@@ -47,6 +49,21 @@ class Centre:
     def public_url(self) -> str:
         """The source registry as the sites reach it."""
         return self.settings.source_public_url or self.settings.source_url
+
+    @property
+    def renewal_before(self) -> timedelta:
+        """How long before its end a credential is renewed."""
+        return renewal_before(self.settings.robot_duration_days, self.settings.renewal_before_days)
+
+    @property
+    def renewal_grace(self) -> timedelta:
+        """How long after its end a credential may still ask for the next one."""
+        return timedelta(days=self.settings.renewal_grace_days)
+
+    @property
+    def superseded_grace(self) -> timedelta:
+        """How long a credential is kept at the source once the next one is used."""
+        return timedelta(seconds=self.settings.superseded_grace_seconds)
 
     @property
     def pusher(self) -> Pusher:

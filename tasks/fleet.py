@@ -26,60 +26,80 @@ from tasks.policy import remote_task
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from harbor_satellite.ground_control.satellite_states import SatelliteDeployment
+    from harbor_satellite.ground_control.provisioning import WantedDeployment
 
 _TIMEOUT_SECONDS = 600.0
 _PAGE = 200
 
 
+@remote_task(name="list-deployed", timeout_seconds=_TIMEOUT_SECONDS)
+def list_deployed() -> tuple[str, ...]:
+    """Return the satellites that have a deployment in Prefect."""
+    with get_client(sync_client=True) as client:
+        return tuple(sorted(_satellite_deployments(client)))
+
+
 @remote_task(name="upsert-deployments", timeout_seconds=_TIMEOUT_SECONDS)
-def upsert_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
+def upsert_deployments(satellites: tuple[WantedDeployment, ...]) -> tuple[str, ...]:
     """Make one work pool per satellite, and its deployments; what is right already is left alone.
 
     Returns:
         The satellites that had no deployment before.
     """
+    # One look at everything, or at one satellite: the fleet's size must not be what one of them costs.
+    only = satellites[0].name if len(satellites) == 1 else None
     created = []
     with get_client(sync_client=True) as client:
-        existing = _satellite_deployments(client)
+        existing = _satellite_deployments(client, only)
         for satellite in satellites:
             found = existing.get(satellite.name, {})
-            for spec in satellite_deployments(satellite.name, satellite.schedule):
+            for spec in satellite_deployments(satellite.name, satellite.schedule, satellite.timezone):
                 if spec.entrypoint in found and _is_as(found[spec.entrypoint], spec):
                     continue
                 _apply(client, spec)
-                get_run_logger().info("deployed satellite=%s flow=%s cron=%s", satellite.name, spec.flow, spec.cron)
+                get_run_logger().info(
+                    "deployed satellite=%s flow=%s cron=%s timezone=%s",
+                    satellite.name,
+                    spec.flow,
+                    spec.cron,
+                    spec.timezone,
+                )
             if not found:
                 created.append(str(satellite.name))
     return tuple(created)
 
 
 @remote_task(name="remove-deployments", timeout_seconds=_TIMEOUT_SECONDS)
-def remove_deployments(satellites: tuple[SatelliteDeployment, ...]) -> tuple[str, ...]:
-    """Take away deployments and work pool of every satellite that is no more.
+def remove_deployments(satellites: tuple[str, ...]) -> tuple[str, ...]:
+    """Take away deployments and work pool, with its queues, of satellites; those that have none are fine.
 
     Returns:
-        The satellites whose deployments were removed.
+        The satellites of which something was removed.
     """
-    wanted = {str(satellite.name) for satellite in satellites}
     removed = []
     with get_client(sync_client=True) as client:
-        for name, deployments in _satellite_deployments(client).items():
-            if name in wanted:
-                continue
+        for name in satellites:
+            deployments = _satellite_deployments(client, name).get(name, {})
             for deployment in deployments.values():
-                client.delete_deployment(deployment.id)
-            with contextlib.suppress(ObjectNotFound):
+                with contextlib.suppress(ObjectNotFound):
+                    client.delete_deployment(deployment.id)
+            try:
                 client.delete_work_pool(work_pool_name(SatelliteName(name)))
+            except ObjectNotFound:
+                if not deployments:
+                    continue
             get_run_logger().info("removed deployments satellite=%s", name)
             removed.append(name)
     return tuple(removed)
 
 
-def _satellite_deployments(client: SyncPrefectClient) -> dict[str, dict[str, DeploymentResponse]]:
-    """Return every satellite's deployments by entrypoint, by the satellite's name, as its Prefect tag says."""
+def _satellite_deployments(
+    client: SyncPrefectClient, satellite: str | None = None
+) -> dict[str, dict[str, DeploymentResponse]]:
+    """Return every satellite's deployments, or one's, by its name in their Prefect tag, then by entrypoint."""
     found: dict[str, dict[str, DeploymentResponse]] = {}
-    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=["harbor-satellite"]))
+    tags = ["harbor-satellite", *([f"{SATELLITE_TAG}{satellite}"] if satellite else [])]
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=tags))
     for offset in itertools.count(0, _PAGE):
         page = client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=offset)
         for deployment in page:
@@ -92,9 +112,13 @@ def _satellite_deployments(client: SyncPrefectClient) -> dict[str, dict[str, Dep
 
 
 def _is_as(found: DeploymentResponse, spec: DeploymentSpec) -> bool:
-    crons = [item.schedule.cron for item in found.schedules if isinstance(item.schedule, CronSchedule)]
+    crons = [
+        (item.schedule.cron, item.schedule.timezone)
+        for item in found.schedules
+        if isinstance(item.schedule, CronSchedule)
+    ]
     return (
-        crons == [spec.cron]
+        crons == [(spec.cron, spec.timezone)]
         and found.entrypoint == spec.entrypoint
         and found.work_pool_name == spec.work_pool
         and found.parameters == dict(spec.parameters)

@@ -9,7 +9,7 @@ from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import ConflictError, NotFoundError, RemoteError
 from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.publishing import drop_generation, is_group_lost, publish_group, resolve_group
+from harbor_satellite.ground_control.publishing import drop_generation, is_group_lost, look_up_group, publish_group
 from harbor_satellite.ground_control.unresolved import record_unresolved
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import (
@@ -65,7 +65,8 @@ def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, Stat
     with centre.reading() as session:
         spec = group_states.group_spec(session, group)
     with centre.source_of(spec.registry) as source:
-        resolved = resolve_group(source, spec)
+        harbor = centre.source.harbor if centre.is_own(spec.registry) else None
+        resolved = look_up_group(source, harbor, spec)
     with centre.sessions.begin() as session:  # of its own: it is known even if nothing can be published
         record_unresolved(session, spec, resolved.unresolved, utc_now())
     registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
@@ -79,6 +80,6 @@ def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, Stat
             # Published before there was a key, or its signature is lost.
             centre.signer.ensure_signed(group_state_repository(spec.name), spec.published_digest)
         if state:
-            with contextlib.suppress(RemoteError):  # a tag too many harms nobody
-                drop_generation(own, group, state.generation)
+            with contextlib.suppress(RemoteError), centre.reading() as session:  # a tag too many harms nobody
+                drop_generation(session, own, group, state.generation)
     return spec, resolved, state

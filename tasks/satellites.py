@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
@@ -10,82 +10,123 @@ from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError
 from harbor_satellite.ground_control import credentials, satellite_states
-from harbor_satellite.ground_control.satellite_publishing import is_satellite_lost, publish_satellite
+from harbor_satellite.ground_control.satellite_publishing import (
+    due_satellites,
+    for_each,
+    is_satellite_lost,
+    publish_satellite,
+)
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.replication import utc_now
-from harbor_satellite.state.names import (
-    satellite_state_repository,
-)
+from harbor_satellite.state.names import satellite_name, satellite_state_repository
 from tasks.policy import remote_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from harbor_satellite.ground_control.satellite_states import SatelliteDeployment
+    from harbor_satellite.ground_control.signing import Pusher
+    from harbor_satellite.registry.client import HttpRegistry
     from tasks.centre import Centre
 
 _TIMEOUT_SECONDS = 600.0
 _FLEET_TIMEOUT_SECONDS = 3600.0  # signing takes a second for each satellite
+_STARTED_AT_ONCE = 200  # flow runs; Prefect makes some ten a second, and every site has its schedule besides
+_T = TypeVar("_T")
 
 
 @remote_task(name="list-satellites", timeout_seconds=_TIMEOUT_SECONDS)
-def list_satellites(centre: Centre) -> tuple[SatelliteDeployment, ...]:
-    """Return every satellite with what Prefect must hold for it."""
+def list_satellites(centre: Centre, group: str | None = None) -> tuple[SatelliteDeployment, ...]:
+    """Return every satellite, or those of one group, with what Prefect must hold for it; a group may be gone."""
     with centre.reading() as session:
-        return satellite_states.satellite_deployments(session)
+        try:
+            return satellite_states.satellite_deployments(session, group)
+        except NotFoundError:
+            get_run_logger().info("group is gone group=%s", group)
+            return ()
 
 
 @remote_task(name="publish-satellites", timeout_seconds=_FLEET_TIMEOUT_SECONDS)
 def publish_satellite_states(
     centre: Centre, satellites: tuple[SatelliteDeployment, ...], *, is_thorough: bool = False
 ) -> tuple[str, ...]:
-    """Push the state of every satellite whose groups moved, after its credential may read them.
+    """Push the state of every satellite whose state changes, after its credential may read what it names.
 
     Args:
         centre: the run's hold on the centre.
-        satellites: all of them.
-        is_thorough: also ask the source for each, push again what it has lost, and sign what is not signed.
+        satellites: those to look at; one query tells which of them change.
+        is_thorough: also ask the source for each, push again what it has lost, grant what came later, and sign what
+            is not signed.
 
     Returns:
         The satellites whose state was pushed.
     """
-    logger = get_run_logger()
-    moved = []
-    with centre.source_of("") as own:
-        for satellite in satellites:
-            try:
-                is_lost = is_thorough and is_satellite_lost(own, satellite.name, satellite.state_digest)
-                if _publish_satellite(centre, satellite.name, is_lost=is_lost):
-                    moved.append(str(satellite.name))
-                    logger.info("published satellite state satellite=%s", satellite.name)
-                elif is_thorough and centre.signer and satellite.state_digest:
-                    repository = satellite_state_repository(satellite.name)
-                    centre.signer.ensure_signed(repository, Digest.parse(satellite.state_digest))
-            except NotFoundError:
-                logger.info("satellite is gone satellite=%s", satellite.name)
-            except HarborSatelliteError as error:  # one satellite never holds up the others
-                logger.error("state not published satellite=%s reason=%s", satellite.name, error)  # noqa: TRY400
-                centre.problems.append(f"state of satellite {satellite.name}: {error}")
-    return tuple(moved)
+    digests = {str(satellite.name): satellite.state_digest for satellite in satellites}
+    with centre.reading() as session:
+        due = due_satellites(session, digests.keys(), centre.public_url)
+    pusher = centre.pusher
+    moved = [name for name, is_moved in _serve(centre, due, lambda name: _publish(centre, pusher, name)) if is_moved]
+    if is_thorough:
+        rest = sorted(digests.keys() - set(due))
+        with centre.source_of("") as own:
+            healed = _serve(centre, rest, lambda name: _heal(centre, own, pusher, name, digests[name]))
+        moved += [name for name, is_moved in healed if is_moved]
+    for name in moved:
+        get_run_logger().info("published satellite state satellite=%s", name)
+    return tuple(sorted(moved))
 
 
-def _publish_satellite(centre: Centre, satellite: str, *, is_lost: bool) -> bool:
+def _serve(centre: Centre, names: Sequence[str], serve: Callable[[str], _T]) -> list[tuple[str, _T]]:
+    """Serve satellites, a few at once; what goes wrong with one is a problem of the run, and of no other satellite."""
+    logger, served = get_run_logger(), []
+    for name, result in for_each(names, serve, is_one_by_one=_is_one_by_one(centre)):
+        if isinstance(result, NotFoundError):
+            logger.info("satellite is gone satellite=%s", name)
+        elif isinstance(result, HarborSatelliteError):
+            logger.error("state not published satellite=%s reason=%s", name, result)
+            centre.problems.append(f"state of satellite {name}: {result}")
+        else:
+            served.append((name, result))
+    return served
+
+
+def _is_one_by_one(centre: Centre) -> bool:
+    # SQLite has one writer: the others would hold a thread each, and Ground Control's requests up.
+    return centre.settings.database().startswith("sqlite")
+
+
+def _publish(centre: Centre, pusher: Pusher, satellite: str, *, is_lost: bool = False) -> bool:
     with centre.sessions.begin() as session:
         credentials.grant_projects(session, centre.source, satellite)
     with centre.sessions.begin() as session:
-        return publish_satellite(
-            session, centre.pusher, satellite, registry=centre.public_url, now=utc_now(), is_lost=is_lost
-        )
+        return publish_satellite(session, pusher, satellite, registry=centre.public_url, now=utc_now(), is_lost=is_lost)
+
+
+def _heal(centre: Centre, own: HttpRegistry, pusher: Pusher, satellite: str, published: str | None) -> bool:
+    if is_satellite_lost(own, satellite, published):
+        return _publish(centre, pusher, satellite, is_lost=True)
+    with centre.sessions.begin() as session:
+        credentials.grant_projects(session, centre.source, satellite)
+    if centre.signer and published:
+        centre.signer.ensure_signed(satellite_state_repository(satellite_name(satellite)), Digest.parse(published))
+    return False
 
 
 @remote_task(name="start-replication", timeout_seconds=_TIMEOUT_SECONDS)
 def start_replication(satellites: tuple[str, ...]) -> int:
-    """Ask for a run at every satellite whose state moved; one whose deployment is still to come gets its run then."""
+    """Ask for a run at satellites whose state moved, up to a number; the others' schedules bring it.
+
+    One whose deployment is still to come gets its run then.
+    """
     started = 0
     with get_client(sync_client=True) as client:
-        for satellite in satellites:
+        for satellite in satellites[:_STARTED_AT_ONCE]:
             try:
                 deployment = client.read_deployment_by_name(f"replicate-state/{satellite}")
             except ObjectNotFound:
                 continue
             client.create_flow_run_from_deployment(deployment.id, tags=["state-moved"])
             started += 1
+    if left := len(satellites[_STARTED_AT_ONCE:]):
+        get_run_logger().info("left to their schedules satellites=%d started=%d", left, started)
     return started

@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from harbor_satellite.edge_site import open_home, open_own_engine
-from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.edge_site import effective_settings, open_home, open_own_engine
+from harbor_satellite.errors import InvalidInputError, StorageError
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings
 
@@ -44,14 +44,24 @@ def open_site(satellite: str) -> Iterator[Site]:
         NotFoundError: this site is not registered.
         ConflictError: another run is under way.
     """
-    settings = SatelliteSettings()
-    store = SatelliteStore(settings.data_dir)
+    own = SatelliteSettings()
+    store = SatelliteStore(own.data_dir)
+    settings = effective_settings(own, store)  # without a restart: every run reads what the centre said last
     registration = store.registration()
     if registration.satellite and registration.satellite != satellite:
         raise InvalidInputError(f"this site is {registration.satellite}; the run is meant for {satellite}")
     home = _home_registry(settings, registration)
     with store.lock(), open_own_engine(settings, store, registration, settings.replication_options(), home) as engine:
         yield Site(satellite, registration, engine)
+
+
+def image_workers() -> int:
+    """Return how many images a run of this site brings at once, as it is about to start."""
+    own = SatelliteSettings()
+    try:
+        return effective_settings(own).image_workers
+    except StorageError:  # the run itself says what is damaged
+        return own.image_workers
 
 
 def _home_registry(settings: SatelliteSettings, registration: Registration) -> HttpRegistry:

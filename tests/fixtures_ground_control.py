@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from harbor_satellite.ground_control import users
 from harbor_satellite.ground_control.app import AppOptions, create_app
+from harbor_satellite.ground_control.audit_budget import RefusalBudget
 from harbor_satellite.ground_control.database import SessionFactory, make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.models import Base, User
 from harbor_satellite.ground_control.sources import HarborSource, OciSource, Source
@@ -92,7 +93,7 @@ def session_factory(_migrated_factory: SessionFactory) -> SessionFactory:
 @contextmanager
 def serve(app: Any) -> Iterator[str]:
     """Serve an ASGI app on a free port of the loopback, in a thread; gives its URL."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", access_log=False, ws="none")
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", access_log=False, ws="websockets-sansio")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -175,10 +176,16 @@ def running_ground_control(
 def _fresh(running: GroundControl) -> GroundControl:
     """Make an app that other tests have used as good as new; its database is emptied by ``session_factory``."""
     running.clock.offset = timedelta()
-    for throttle in (running.context.password_failures, running.context.secret_failures):
+    running.context.limits.renewals._levels.clear()
+    context = running.context
+    for throttle in (context.password_failures, context.address_failures, context.secret_failures):
         throttle._windows.clear()
+    for buckets in (context.limits.satellites, context.limits.people):
+        buckets._levels.clear()
+    context.known_callers._failures.clear()
+    object.__setattr__(context, "refusals", RefusalBudget())
     with running.factory.begin() as session:
-        user = users._find(session, "admin")
+        user = users.find_user(session, "admin")
         assert user is not None
         person = users.Principal(user.id, user.username, user.role)
         token = users.open_session(session, person, timedelta(days=400), running.clock()).token.get_secret_value()

@@ -15,7 +15,12 @@ from harbor_satellite.cli.lazy import lazy_group
 from harbor_satellite.cli.pausing import PAUSED
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, PausedError
 
-_COMMANDS: Final = {"demo": "demo:demo", "edge": "edge:app", "ground-control": "ground_control:app"}
+_COMMANDS: Final = {
+    "demo": "demo:demo",
+    "edge": "edge:app",
+    "fleet": "fleet:app",
+    "ground-control": "ground_control:app",
+}
 
 app = typer.Typer(
     name="harbor-satellite",

@@ -14,6 +14,7 @@ from harbor_satellite.cli.images import Output, show_images
 from harbor_satellite.cli.progress import show_progress
 from harbor_satellite.edge_site import (
     credentials_of,
+    effective_settings,
     given_source,
     given_store,
     local_access,
@@ -50,7 +51,7 @@ def receipt(
     """Write, as JSON, what this site holds and follows: to be carried to where a bundle is made for it."""
     from harbor_satellite.satellite.site_contents import read_site  # noqa: PLC0415  (each command its own imports)
 
-    settings = site_settings(data_dir, target)
+    settings = effective_settings(site_settings(data_dir, target))
     store = SatelliteStore(settings.data_dir)
     registration = _registration(store)
     records = [store.applied(), given_store(settings).applied()]
@@ -144,7 +145,7 @@ def _import(settings: SatelliteSettings, connections: BundleConnections, *, is_s
 
     decision, own = connections.decision(), SatelliteStore(settings.data_dir)
     if decision.is_own:
-        store, registration = own, _registration(own)
+        store, registration, settings = own, _registration(own), effective_settings(settings, own)
         if registration:
             decision.check_satellite(registration.satellite, registration.state)
     else:

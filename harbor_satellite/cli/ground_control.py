@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
+from harbor_satellite.cli import centre_check, centre_people
 from harbor_satellite.settings import GroundControlSettings
 
 app = typer.Typer(help="What runs at the centre.", no_args_is_help=True, rich_markup_mode=None)
+app.command()(centre_people.create_admin)
+app.command()(centre_check.check)
 
 
 @app.command()

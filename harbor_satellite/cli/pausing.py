@@ -25,7 +25,7 @@ def show_pause(reason: str, until: datetime | None, timezone: str, output: Outpu
         timezone: the site's, for people.
         output: how to say it.
     """
-    from harbor_satellite.satellite.windows import load_zone  # noqa: PLC0415  (only here)
+    from harbor_satellite.state.windows import load_zone  # noqa: PLC0415  (only here)
 
     if output == "json":
         typer.echo(json.dumps({"paused": reason, "until": until.isoformat() if until else None}, indent=2))

@@ -15,6 +15,7 @@ from harbor_satellite.cli.pausing import PAUSED, show_pause
 from harbor_satellite.cli.progress import show_progress
 from harbor_satellite.edge_site import (
     credentials_of,
+    effective_settings,
     given_source,
     given_store,
     local_registry,
@@ -67,6 +68,7 @@ def sync(
     """
     settings = site_settings(data_dir, target)
     given_source(source)
+    settings = settings if state else effective_settings(settings)
     options = settings.replication_options(is_deep=deep, is_asked_for=True)
     if platform:
         options = replace(options, platforms=tuple(sorted({Platform.parse(item) for item in platform})))

@@ -112,7 +112,7 @@ class DemoStack:
             "HARBOR_SATELLITE_LOCAL_REGISTRY_USERNAME": LOCAL_USER,
             "HARBOR_SATELLITE_LOCAL_REGISTRY_PASSWORD": self._passwords[LOCAL_USER],
             "HARBOR_SATELLITE_POLL_INTERVAL_SECONDS": "2",
-            "PREFECT_API_URL": f"{self.addresses.prefect}/api",
+            "PREFECT_API_URL": "",
         }
         return self._start("edge worker", (*_CLI, "--log-level", "INFO", "edge", "run"), env)
 

@@ -28,9 +28,12 @@ from harbor_satellite.ground_control import (
     users,
 )
 from harbor_satellite.ground_control.asgi import RequestBoundary
-from harbor_satellite.ground_control.context import AppOptions, Context, utc_now
+from harbor_satellite.ground_control.context import GATEWAY_PATH, AppOptions, Context, utc_now
 from harbor_satellite.ground_control.dispatcher import OutboxDispatcher
 from harbor_satellite.ground_control.error_answers import add_error_answers
+from harbor_satellite.ground_control.gateway.app import Gateway
+from harbor_satellite.ground_control.metrics import Metrics, RequestMeter
+from harbor_satellite.ground_control.readiness import ReadinessProbe
 from harbor_satellite.ground_control.schemas import ErrorBody
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ logger = logging.getLogger(__name__)
 _TAGS = [
     {"name": "login", "description": "Sessions of people."},
     {"name": "users", "description": "People who may call this API."},
+    {"name": "tokens", "description": "API tokens: what programs call this API with, for a person."},
     {"name": "groups", "description": "Named sets of artifacts, and which satellites follow them."},
     {"name": "satellites", "description": "Edge sites: register, watch, delete."},
     {"name": "configs", "description": "How satellites shall work, given to satellites and groups by name."},
@@ -108,7 +112,12 @@ def create_app(
     app.state.context = context
     for routes in _ROUTES:
         app.include_router(routes.router)
+    app.state.gateway = Gateway(context) if options.prefect_api_internal_url else None
+    if app.state.gateway:
+        app.mount(GATEWAY_PATH, app.state.gateway)
     add_error_answers(app)
+    app.state.metrics, app.state.readiness = Metrics(context), ReadinessProbe(context)
+    app.add_middleware(RequestMeter, metrics=app.state.metrics)
     app.add_middleware(RequestBoundary, body_max_bytes=options.body_max_bytes)
     return app
 
@@ -116,14 +125,16 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
+    gateway: Gateway | None = app.state.gateway
     await run_in_threadpool(_ensure_first_user, context)
     dispatcher = _dispatcher(context)
-    if dispatcher is None:
+    if dispatcher is None or gateway is None:
         yield
         return
     dispatcher.start()
     try:
-        yield
+        async with gateway.running():
+            yield
     finally:
         await run_in_threadpool(dispatcher.stop)
 

@@ -10,9 +10,12 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Final
 
 from harbor_satellite.errors import RemoteError
+from harbor_satellite.ground_control.audit_budget import RefusalBudget
 from harbor_satellite.ground_control.database import reading
+from harbor_satellite.ground_control.gateway.counters import GatewayCounters
+from harbor_satellite.ground_control.identities import Identities
 from harbor_satellite.ground_control.registration import SiteAddresses
-from harbor_satellite.ground_control.throttle import FailureThrottle
+from harbor_satellite.ground_control.throttle import FailureThrottle, KnownCallers, RateLimits
 from harbor_satellite.ground_control.users import LockoutPolicy
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from harbor_satellite.ground_control.database import SessionFactory
     from harbor_satellite.ground_control.sources import Source
 
+GATEWAY_PATH: Final = "/prefect/api"
+"""Below which the gateway to Prefect is."""
 BODY_MAX_BYTES: Final = 10 * 1024 * 1024
 _QUEUED_SOURCE_CALLS: Final = 24  # fewer than threads: while the source hangs, reports must still get through
 _CONCURRENT_SOURCE_CALLS: Final = 8  # fewer than database connections: a slow source must not take them all
@@ -35,12 +40,17 @@ class AppOptions:
 
     source_url: str
     """Where sites pull from, as they reach it: ``https://harbor.example.com``."""
+    public_url: str = ""
+    """This service as sites and Harbor reach it: ``https://ground-control.example.com``. The sites' Prefect API is
+    below it, and rules and webhooks made at Harbor name it; empty: there are neither."""
     prefect_api_url: str = ""
-    """The Prefect API that sites poll, as they reach it; empty: they replicate by themselves."""
+    """A Prefect API that sites reach past the gateway; empty: the gateway at ``public_url``."""
     prefect_api_internal_url: str = ""
     """The Prefect API as reached from here, for events; empty: events stay in the outbox."""
     prefect_api_auth: SecretStr | None = None
     """``user:password`` of that Prefect server, if it asks for it."""
+    metrics_token: SecretStr | None = None
+    """With which a scraper may read ``/metrics``, besides people; None: people only."""
     admin_password: SecretStr | None = None
     """For the user ``admin``, who is made on the first start; not looked at again after that."""
     token_ttl: timedelta = timedelta(hours=24)
@@ -51,8 +61,12 @@ class AppOptions:
     """Failures until a user is locked; the original's."""
     lockout: timedelta = timedelta(minutes=5)
     """How long a user stays locked; the original's."""
+    renewal_grace: timedelta = timedelta(days=90)
+    """How long after its end a site's credential may still ask for the next one."""
     body_max_bytes: int = BODY_MAX_BYTES
     """Larger requests are refused with 413."""
+    webhook_debounce_seconds: float = 5.0
+    """How long after a webhook or a push to a rule's endpoint a group is published: a burst makes one event."""
 
 
 def utc_now() -> datetime:
@@ -70,9 +84,18 @@ class Context:
     clock: Callable[[], datetime] = utc_now
     monotonic: Callable[[], float] = time.monotonic
     password_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=20))
+    address_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=200))
+    known_callers: KnownCallers = field(default_factory=KnownCallers)
+    limits: RateLimits = field(default_factory=RateLimits)
+    refusals: RefusalBudget = field(default_factory=RefusalBudget)
     secret_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=60))
+    identities: Identities = field(init=False)
+    counters: GatewayCounters = field(default_factory=GatewayCounters)
     _source_queue: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_QUEUED_SOURCE_CALLS))
     _source_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_CONCURRENT_SOURCE_CALLS))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identities", Identities(self.factory, self.monotonic, clock=self.clock))
 
     @property
     def lockout_policy(self) -> LockoutPolicy:
@@ -82,7 +105,14 @@ class Context:
     @property
     def addresses(self) -> SiteAddresses:
         """What a site is told about the centre."""
-        return SiteAddresses(self.options.source_url, self.options.prefect_api_url)
+        return SiteAddresses(self.options.source_url, self._site_prefect_url)
+
+    @property
+    def _site_prefect_url(self) -> str:
+        options = self.options
+        if options.prefect_api_url or not (options.public_url and options.prefect_api_internal_url):
+            return options.prefect_api_url
+        return f"{options.public_url.rstrip('/')}{GATEWAY_PATH}"
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -20,6 +20,9 @@ from harbor_satellite.errors import (
     RemoteError,
     UntrustedDataError,
 )
+from harbor_satellite.ground_control.asgi import REQUEST_ID_KEY
+from harbor_satellite.ground_control.audit_refusals import RecordsRefusals
+from harbor_satellite.ground_control.openapi_document import describe_answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +49,12 @@ _STATUSES: Final[tuple[tuple[type[HarborSatelliteError], int], ...]] = (
 
 
 def add_error_answers(app: FastAPI) -> None:
-    """Let an app answer every error that is raised on purpose; the rest is ``RequestBoundary``'s."""
+    """Let an app answer every error that is raised on purpose, and record those of changes in the audit log.
+
+    Errors that nobody expected are ``RequestBoundary``'s.
+    """
+    app.add_middleware(RecordsRefusals, context=app.state.context)
+    describe_answers(app)
     app.add_exception_handler(HarborSatelliteError, _answer_own)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -64,7 +72,7 @@ def _answer_own(request: Request, error: Exception) -> JSONResponse:
     headers = dict(CHALLENGE) if status == 401 else {}  # noqa: PLR2004 - HTTP
     message = str(error)
     if status >= 500:  # noqa: PLR2004 - HTTP
-        logger.error("request failed route=%s status=%d error=%s", _route(request), status, error)
+        logger.error("request failed route=%s status=%d error=%s %s", _route(request), status, error, _id(request))
         # Who is not logged in learns nothing about what stands behind.
         message = message if request.url.path.startswith("/api/") else "the centre cannot do this now; try again later"
     if isinstance(error, RemoteError) and error.retry_after_seconds:
@@ -92,16 +100,20 @@ def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _answer_raced(request: Request, error: Exception) -> JSONResponse:
-    logger.warning("request raced route=%s error=%s", _route(request), type(error).__name__)
+    logger.warning("request raced route=%s error=%s %s", _route(request), type(error).__name__, _id(request))
     return _error(409, "changed by another request at the same time; try again")
 
 
 def _answer_database(request: Request, error: Exception) -> JSONResponse:
     # The text of a database error carries the statement and its values.
-    logger.error("database unavailable route=%s error=%s", _route(request), type(error).__name__)
+    logger.error("database unavailable route=%s error=%s %s", _route(request), type(error).__name__, _id(request))
     return _error(503, "the database is not available", {"Retry-After": str(_UNAVAILABLE_RETRY_SECONDS)})
 
 
 def _route(request: Request) -> str:
     # Never the path itself: one of them carries a one-time token.
     return getattr(request.scope.get("route"), "path", "?")
+
+
+def _id(request: Request) -> str:
+    return f"request_id={request.scope.get(REQUEST_ID_KEY, '')}"

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from harbor_satellite.errors import ConflictError, InvalidInputError
-from harbor_satellite.ground_control import groups
+from harbor_satellite.ground_control import groups, pins, rule_members, selector_rows
 from harbor_satellite.ground_control.models import Group, GroupState
 from harbor_satellite.ground_control.policies import read_policy
 from harbor_satellite.oci.digest import Digest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.groups import GroupEntry
+    from harbor_satellite.ground_control.selectors import Selector
     from harbor_satellite.state.policy import GroupPolicy
 
 KEPT_GENERATIONS: Final = 50  # of each group; enough to roll back over weeks of changes
@@ -36,13 +37,17 @@ class GroupSpec:
     name: GroupName
     registry: str
     entries: tuple[GroupEntry, ...]
-    """Sorted by repository and tags."""
+    """Listed by hand; sorted by repository and tags."""
     expires_after_seconds: int | None
     policy: GroupPolicy
     generation: int
     """The last one published under this name; 0 before the first."""
     published: StateArtifact | None
     published_digest: Digest | None
+    members: tuple[GroupEntry, ...] = ()
+    """Pushed by a replication rule; sorted by repository and tags."""
+    selectors: tuple[Selector, ...] = ()
+    """In the order in which they were given."""
 
 
 def list_group_names(session: Session) -> tuple[GroupName, ...]:
@@ -69,6 +74,8 @@ def group_spec(session: Session, name: str) -> GroupSpec:
         generation=last.generation if last else group.generation_floor,
         published=parse_state_artifact(last.content.encode(), None, what) if last else None,
         published_digest=Digest.parse(last.digest) if last else None,
+        members=rule_members.members_of(session, group.id),
+        selectors=selector_rows.selectors_of(session, group.id),
     )
 
 
@@ -118,6 +125,8 @@ def record_group_state(  # noqa: PLR0917 - read from left to right it is the row
             group_id=row.id, generation=generation, digest=str(digest), content=text, created_at=created_at
         )
         _add_state(session, state, group)
+        if row.is_staged and row.released_generation is None:
+            row.released_generation = generation  # there is nothing yet that a rollout could leave standing
     elif existing.digest != str(digest):
         raise ConflictError(f"group {group} generation {generation} is {existing.digest}, not {digest}")
 
@@ -130,4 +139,5 @@ def _add_state(session: Session, state: GroupState, group: str) -> None:
         message = f"group {group} generation {state.generation} was published by another at the same time"
         raise ConflictError(message) from error
     too_old = GroupState.generation <= state.generation - KEPT_GENERATIONS
-    session.execute(delete(GroupState).where(GroupState.group_id == state.group_id, too_old))
+    is_free = GroupState.generation.not_in(pins.needed_generations(session, state.group_id))
+    session.execute(delete(GroupState).where(GroupState.group_id == state.group_id, too_old, is_free))

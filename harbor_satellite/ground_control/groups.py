@@ -3,92 +3,66 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import Select, delete, func, insert, select, union
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harbor_satellite.errors import InvalidInputError, NotFoundError
 from harbor_satellite.ground_control import outbox
+from harbor_satellite.ground_control.group_entries import (
+    GroupEntry,
+    check_tags_agree,
+    entry_row,
+    group_entry,
+    row_entry,
+)
 from harbor_satellite.ground_control.models import (
     Group,
     GroupArtifact,
+    GroupSelector,
     GroupState,
     RetiredGroup,
+    RuleMember,
     Satellite,
     SatelliteGroup,
 )
-from harbor_satellite.ground_control.policies import check_priority, read_policy, stored_policy
-from harbor_satellite.oci.digest import Digest
-from harbor_satellite.oci.reference import Reference, check_repository, check_tag
+from harbor_satellite.ground_control.policies import read_policy, stored_policy
+from harbor_satellite.oci.reference import Reference
 from harbor_satellite.state.names import group_name, satellite_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
 
     from harbor_satellite.state.policy import GroupPolicy
 
+__all__ = [
+    "GroupEntry",
+    "add_member",
+    "add_satellite",
+    "check_expiry",
+    "check_registry",
+    "delete_group",
+    "ensure_group",
+    "entries_of",
+    "group_entry",
+    "last_generation",
+    "list_groups",
+    "projects_of",
+    "projects_of_groups",
+    "remove_satellite",
+    "satellites_of",
+    "show_group",
+    "sync_group",
+]
+
 logger = logging.getLogger(__name__)
 
-_TYPE_LONGEST: Final = 64  # characters
 _REGISTRY_LONGEST: Final = 512  # characters
 _EXPIRY_LONGEST: Final = 10 * 366 * 24 * 3600  # seconds
-
-
-@dataclass(frozen=True, slots=True)
-class GroupEntry:
-    """One artifact of a group as it was asked for; see ``group_entry``."""
-
-    repository: str
-    tags: tuple[str, ...]
-    """Sorted; empty for an artifact that is held by digest alone."""
-    digest: Digest | None = None
-    """None: whatever the tags name when the group is published."""
-    labels: Mapping[str, str] | tuple[str, ...] | None = field(default=None, hash=False)
-    type: str = "IMAGE"
-    deleted: bool = False
-    priority: int = 0
-    """Higher ones cross the link first."""
-
-    @property
-    def harbor_project(self) -> str:
-        """The first component of the repository."""
-        return self.repository.partition("/")[0]
-
-
-def group_entry(
-    repository: str,
-    tags: Iterable[str],
-    digest: str,
-    labels: Mapping[str, str] | Iterable[str] | None = None,
-    type: str = "",  # noqa: A002 - the original's key
-    *,
-    deleted: bool = False,
-    priority: int = 0,
-) -> GroupEntry:
-    """Check one entry of a group; an empty digest means that the tags decide.
-
-    Raises:
-        InvalidInputError: a name, tag, digest or priority breaks its rule, or there is neither tag nor digest.
-    """
-    entry = GroupEntry(
-        repository=check_repository(repository),
-        tags=tuple(sorted({check_tag(tag) for tag in tags})),
-        digest=Digest.parse(digest) if digest else None,
-        labels=labels if labels is None or isinstance(labels, dict) else tuple(labels),
-        type=type or "IMAGE",
-        deleted=deleted,
-        priority=check_priority(priority, repository),
-    )
-    if not entry.tags and entry.digest is None:
-        raise InvalidInputError(f"{repository} has neither tag nor digest")
-    if len(entry.type) > _TYPE_LONGEST or not entry.type.isprintable():
-        raise InvalidInputError(f"{repository}: type has more than {_TYPE_LONGEST} characters")
-    return entry
 
 
 def sync_group(
@@ -116,18 +90,17 @@ def sync_group(
         InvalidInputError: a value breaks its rule, or two entries want one tag with different digests.
     """
     group_name(name)
-    _check_registry(registry)
-    _check_tags_agree(entries)
-    if expires_after_seconds is not None and not 0 < expires_after_seconds <= _EXPIRY_LONGEST:
-        raise InvalidInputError(f"expires_after_seconds is not between 1 and {_EXPIRY_LONGEST}")
-    group = _locked_or_new(session, name, registry, now)
+    check_registry(registry)
+    check_tags_agree(entries)
+    check_expiry(expires_after_seconds)
+    group = ensure_group(session, name, registry, now)
     group.source_registry = registry
     group.expires_after_seconds = expires_after_seconds
     group.policy = stored_policy(change_policy(read_policy(group.policy)))
     group.updated_at = now
     session.execute(delete(GroupArtifact).where(GroupArtifact.group_id == group.id))
     if entries:
-        session.execute(insert(GroupArtifact), [_row(group.id, entry) for entry in dict.fromkeys(entries)])
+        session.execute(insert(GroupArtifact), [entry_row(group.id, entry) for entry in dict.fromkeys(entries)])
     outbox.enqueue_group_changed(session, name, now)
     logger.info("group synced group=%s artifacts=%d", name, len(entries))
     return group
@@ -149,20 +122,38 @@ def show_group(session: Session, name: str) -> Group:
 def entries_of(session: Session, group: Group) -> tuple[GroupEntry, ...]:
     """Return a group's artifacts, sorted by repository and tags."""
     rows = session.scalars(select(GroupArtifact).where(GroupArtifact.group_id == group.id))
-    return tuple(sorted(map(_entry, rows), key=lambda entry: (entry.repository, entry.tags)))
+    return tuple(sorted(map(row_entry, rows), key=lambda entry: (entry.repository, entry.tags)))
 
 
 def projects_of(session: Session, group_ids: Collection[int]) -> dict[int, list[str]]:
-    """Return the first components of the repositories of groups, sorted, by the group's id."""
+    """Return the first components of the repositories of groups, sorted, by the group's id; see the function below."""
     found: dict[int, set[str]] = {group_id: set() for group_id in group_ids}
-    query = (
-        select(GroupArtifact.group_id, GroupArtifact.repository)
-        .where(GroupArtifact.group_id.in_(group_ids), GroupArtifact.deleted.is_(False))
-        .distinct()
-    )
-    for group_id, repository in session.execute(query):
-        found[group_id].add(repository.partition("/")[0])
+    for group_id, project in _projects(session, group_ids):
+        found[group_id].add(project)
     return {group_id: sorted(projects) for group_id, projects in found.items()}
+
+
+def projects_of_groups(session: Session, group_ids: Collection[int] | Select[tuple[int]]) -> frozenset[str]:
+    """Return the projects that groups may pull from, whichever way their artifacts come.
+
+    Args:
+        session: open.
+        group_ids: the groups' ids, or a query that gives them.
+    """
+    return frozenset(project for _, project in _projects(session, group_ids))
+
+
+def _projects(session: Session, group_ids: Collection[int] | Select[tuple[int]]) -> Iterator[tuple[int, str]]:
+    listed, pushed = GroupArtifact, RuleMember
+    explicit = select(listed.group_id, listed.repository).where(
+        listed.group_id.in_(group_ids), listed.deleted.is_(False)
+    )
+    selected = select(GroupSelector.group_id, GroupSelector.project).where(GroupSelector.group_id.in_(group_ids))
+    members = select(pushed.group_id, pushed.repository).where(
+        pushed.group_id.in_(group_ids), pushed.tag != pushed.digest
+    )
+    for group_id, repository in session.execute(union(explicit, selected, members)):
+        yield group_id, repository.partition("/")[0]
 
 
 def last_generation(session: Session, group: Group) -> int:
@@ -237,7 +228,8 @@ def _satellite(session: Session, name: str) -> Satellite:
     return satellite
 
 
-def _locked_or_new(session: Session, name: str, registry: str, now: datetime) -> Group:
+def ensure_group(session: Session, name: str, registry: str, now: datetime) -> Group:
+    """Return a group, made if it is not there, with its row locked until the transaction ends."""
     # Two first syncs at once: one inserts, the other waits for it and then replaces.
     retired = session.get(RetiredGroup, name)
     values = {
@@ -257,44 +249,16 @@ def _insert_or_ignore(session: Session, model: type[Group | SatelliteGroup], val
     session.execute(statement.values(values).on_conflict_do_nothing())
 
 
-def _row(group_id: int, entry: GroupEntry) -> dict[str, object]:
-    return {
-        "group_id": group_id,
-        "repository": entry.repository,
-        "tags": list(entry.tags),
-        "digest": str(entry.digest) if entry.digest else None,
-        "labels": list(entry.labels) if isinstance(entry.labels, tuple) else entry.labels,
-        "type": entry.type,
-        "deleted": entry.deleted,
-        "priority": entry.priority,
-    }
+def check_expiry(expires_after_seconds: int | None) -> None:
+    """Raise ``InvalidInputError`` for a life that no state may have; None is for ever."""
+    if expires_after_seconds is not None and not 0 < expires_after_seconds <= _EXPIRY_LONGEST:
+        raise InvalidInputError(f"expires_after_seconds is not between 1 and {_EXPIRY_LONGEST}")
 
 
-def _entry(row: GroupArtifact) -> GroupEntry:
-    return GroupEntry(
-        repository=row.repository,
-        tags=tuple(row.tags),
-        digest=Digest.parse(row.digest) if row.digest else None,
-        labels=tuple(row.labels) if isinstance(row.labels, list) else row.labels,
-        type=row.type,
-        deleted=row.deleted,
-        priority=row.priority,
-    )
-
-
-def _check_registry(registry: str) -> None:
+def check_registry(registry: str) -> None:
+    """Raise ``InvalidInputError`` for what is not a registry's URL or address."""
     scheme, separator, place = registry.rpartition("://")
     is_known = not separator or scheme in {"http", "https"}
     if not is_known or len(registry) > _REGISTRY_LONGEST:
         raise InvalidInputError(f"not a registry (http(s)://host[:port] or host[:port]): {registry[:200]!r}")
     Reference(place.removesuffix("/"), "any")  # checks host and port; a path or user:password@ breaks its rule
-
-
-def _check_tags_agree(entries: Iterable[GroupEntry]) -> None:
-    seen: dict[tuple[str, str], Digest | None] = {}
-    for entry in entries:
-        for tag in () if entry.deleted else entry.tags:
-            first = seen.setdefault((entry.repository, tag), entry.digest)
-            if first != entry.digest:
-                named = " and ".join(str(digest or "no digest") for digest in (first, entry.digest))
-                raise InvalidInputError(f"{entry.repository}:{tag} is named with {named}")

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 GROUP_CHANGED: Final = "harbor-satellite.group.changed"
 FLEET_CHANGED: Final = "harbor-satellite.fleet.changed"
+CONFIG_CHANGED: Final = "harbor-satellite.config.changed"
+ROLLOUT_CHANGED: Final = "harbor-satellite.rollout.changed"
 PENDING: Final = "harbor_satellite_outbox_pending"
 """Key in ``Session.info``: this transaction has written an event."""
 
 _LEASE: Final = timedelta(seconds=60)  # longer than posting a batch may take
 _KEEP_DELIVERED: Final = timedelta(days=1)  # for an operator who looks why a flow ran
 _BACKOFF_LIMIT_SECONDS: Final = 300
+_CHUNK: Final = 1000  # names in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +52,53 @@ def enqueue_group_changed(session: Session, group: str, now: datetime) -> None:
     _enqueue(session, GROUP_CHANGED, f"harbor-satellite.group.{group}", {"group": group}, now)
 
 
+def enqueue_groups_changed_soon(
+    session: Session, groups: Collection[str], now: datetime, *, delay_seconds: float
+) -> int:
+    """Tell of changes that come in bursts: one event for each group, a little later, however often this is called.
+
+    An event that waits is enough only if it is not being posted: its flow may have read the group before this
+    transaction commits. So a waiting event is locked until then, and one that has ever been taken out does not count.
+
+    Returns:
+        How many events were added.
+    """
+    resources = {f"harbor-satellite.group.{group}": group for group in groups}
+    waiting: set[str] = set()
+    names = sorted(resources)
+    for start in range(0, len(names), _CHUNK):
+        query = (
+            select(OutboxEvent.resource_id)
+            .where(
+                OutboxEvent.event == GROUP_CHANGED,
+                OutboxEvent.delivered_at.is_(None),
+                OutboxEvent.attempts == 0,
+                OutboxEvent.resource_id.in_(names[start : start + _CHUNK]),
+            )
+            .order_by(OutboxEvent.id)  # whoever locks several does it in the same order
+            .with_for_update()
+        )
+        waiting.update(session.scalars(query))
+    available_at = now + timedelta(seconds=delay_seconds)
+    for resource_id in sorted(resources.keys() - waiting):
+        _enqueue(session, GROUP_CHANGED, resource_id, {"group": resources[resource_id]}, now, available_at=available_at)
+    return len(resources) - len(waiting)
+
+
 def enqueue_fleet_changed(session: Session, satellite: str, now: datetime) -> None:
     """Tell that a satellite came, went or changed its groups, once this transaction commits."""
     _enqueue(session, FLEET_CHANGED, f"harbor-satellite.satellite.{satellite}", {"satellite": satellite}, now)
+
+
+def enqueue_config_changed(session: Session, config: str, now: datetime) -> None:
+    """Tell that a config changed, once this transaction commits: one event, however many satellites have it."""
+    _enqueue(session, CONFIG_CHANGED, f"harbor-satellite.config.{config}", {"config": config}, now)
+
+
+def enqueue_rollout_changed(session: Session, rollout_id: int, now: datetime) -> None:
+    """Tell that a rollout was started, paused, ended or turned round, once this transaction commits."""
+    payload = {"rollout_id": str(rollout_id)}
+    _enqueue(session, ROLLOUT_CHANGED, f"harbor-satellite.rollout.{rollout_id}", payload, now)
 
 
 def lease_events(session: Session, limit: int, now: datetime) -> tuple[LeasedEvent, ...]:
@@ -92,7 +139,15 @@ def backoff_seconds(attempts: int) -> float:
     return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, keeps no secret
 
 
-def _enqueue(session: Session, event: str, resource_id: str, payload: dict[str, str], now: datetime) -> None:
+def _enqueue(
+    session: Session,
+    event: str,
+    resource_id: str,
+    payload: dict[str, str],
+    now: datetime,
+    *,
+    available_at: datetime | None = None,
+) -> None:
     session.add(
         OutboxEvent(
             event_id=str(uuid.uuid4()),
@@ -100,7 +155,7 @@ def _enqueue(session: Session, event: str, resource_id: str, payload: dict[str, 
             resource_id=resource_id,
             payload=payload,
             created_at=now,
-            available_at=now,
+            available_at=available_at or now,
             attempts=0,
         )
     )

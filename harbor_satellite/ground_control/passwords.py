@@ -56,6 +56,14 @@ def verify_password(password: SecretStr, stored_hash: str | None) -> bool:
             return False
 
 
+def needs_rehash(stored_hash: str) -> bool:
+    """Tell whether a hash was made with other parameters than today's."""
+    try:
+        return _hasher.check_needs_rehash(stored_hash)
+    except InvalidHashError:
+        return False
+
+
 @contextmanager
 def _slot() -> Iterator[None]:
     """Wait for a turn at hashing, but not so long that guesses of passwords take every thread of the API."""

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from harbor_satellite.errors import HarborSatelliteError
-from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.groups import GroupEntry
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
+from harbor_satellite.ground_control import group_states, groups, pins
+from harbor_satellite.ground_control.group_entries import GroupEntry, merge_ways
+from harbor_satellite.ground_control.selection import REFERRER, Evaluation, Selection, without_tags
 from harbor_satellite.ground_control.unresolved import Unresolved
 from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
 from harbor_satellite.registry.state_store import state_digest
-from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
+from harbor_satellite.state.artifact import STATE_MAX_BYTES, StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import group_name, group_state_repository
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from harbor_satellite.ground_control.group_states import GroupSpec
     from harbor_satellite.ground_control.signing import Pusher
+    from harbor_satellite.harbor.client import HarborClient
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.registry.api import Registry
     from harbor_satellite.registry.closure import Closure
@@ -48,27 +50,53 @@ class ResolvedGroup:
 
 _Found: TypeAlias = "tuple[StateEntry | None, Closure | None, Unresolved | None]"
 """One entry as it shall be published, what hangs on it at the source, and what was wrong with it."""
+_Published: TypeAlias = "dict[tuple[str, str], StateEntry]"
+"""What was published last, by repository and tag."""
+NO_SELECTION: Final = Selection()
 
 
-def resolve_group(source: Registry, spec: GroupSpec) -> ResolvedGroup:
+def resolve_group(source: Registry, spec: GroupSpec, selection: Selection = NO_SELECTION) -> ResolvedGroup:
     """Turn a group's entries into what its sites shall hold.
 
     A tag is resolved to the digest it names now. An entry that cannot be resolved stays as it was last
     published, so that a source which lost an image takes it from no site; one with a digest of its own is
     published all the same: the site, too, will say what is wrong with it.
+
+    Args:
+        source: where the group's artifacts are.
+        spec: the group as it was read.
+        selection: what its selectors give; see ``selection.Evaluation``.
     """
-    wanted = [(entry, tag) for entry in spec.entries if not entry.deleted for tag in entry.tags or ("",)]
+    asked = merge_ways(spec.entries, spec.members, selection.entries)
+    wanted = [(entry, tag) for entry in asked if not entry.deleted for tag in entry.tags or ("",)]
+    published = _by_tag(spec)
     with ThreadPoolExecutor(_RESOLVE_WORKERS, "resolve") as pool:
-        found = list(pool.map(lambda item: _resolve(source, spec, *item), wanted))
+        found = list(pool.map(lambda item: _resolve(source, spec, published, *item), wanted))
     closures: dict[str, list[Closure]] = {}
     for entry, closure, _ in found:
         if entry and closure:
             closures.setdefault(entry.repository, []).append(closure)
     entries = [entry for entry, _, _ in found if entry]
-    beside = _cosign_entries(source, spec, closures, entries)
+    beside = _cosign_entries(source, spec, published, closures, entries)
     entries += [entry for entry, _, _ in beside if entry]
+    # Tags that are named but not to be held, too, are not what a selector may keep.
+    named = {(entry.repository, tag) for entry in asked for tag in entry.tags}
+    named |= {(entry.repository, tag) for entry in entries for tag in entry.tags}
+    entries += without_tags(selection.kept, named)
     unresolved = tuple(problem for _, _, problem in [*found, *beside] if problem)
-    return ResolvedGroup(_merge_tags(entries), unresolved)
+    return ResolvedGroup(_merge_tags(entries), (*unresolved, *selection.problems))
+
+
+def look_up_group(source: Registry, harbor: HarborClient | None, spec: GroupSpec) -> ResolvedGroup:
+    """Look up what a group shall hold now: what its selectors give, and then all of it at the source.
+
+    Args:
+        source: where the group's artifacts are.
+        harbor: whom its selectors are looked up at; None where the source is no Harbor.
+        spec: the group as it was read.
+    """
+    selection = Evaluation(harbor, source, spec.published).run(spec.selectors) if spec.selectors else NO_SELECTION
+    return resolve_group(source, spec, selection)
 
 
 def publish_group(
@@ -101,6 +129,7 @@ def publish_group(
     Raises:
         NotFoundError: the group was deleted meanwhile.
         ConflictError: the group was changed or published meanwhile; read it and resolve it again.
+        InvalidInputError: it names more than a state can hold; nothing is recorded.
         RemoteError: the source refused the push; nothing is recorded.
         SignatureError: it could not be signed; nothing is recorded.
     """
@@ -119,6 +148,9 @@ def publish_group(
     if is_same and not is_lost and not _expires_soon(spec.published, lifetime, now):
         return None
     raw = state_artifact_json(state)
+    if len(raw) > STATE_MAX_BYTES:  # a pattern may take more than it was meant to; no site reads so much
+        message = f"the state of group {spec.name} has {len(raw)} bytes; at most {STATE_MAX_BYTES} can be published"
+        raise InvalidInputError(message)
     group_states.record_group_state(session, spec.name, state.generation, state_digest(raw), raw, now=now)
     pusher.push(group_state_repository(spec.name), (str(state.generation), "latest"), raw)
     _LOG.info("published group=%s generation=%d artifacts=%d", spec.name, state.generation, len(state.artifacts))
@@ -132,14 +164,17 @@ def is_group_lost(source: Registry, spec: GroupSpec) -> bool:
     return source.manifest_head(group_state_repository(spec.name), str(spec.published_digest)) is None
 
 
-def drop_generation(source: Registry, group: str, generation: int) -> None:
-    """Take the tag of a generation away that is past the limit; one that is gone already is fine."""
+def drop_generation(session: Session, source: Registry, group: str, generation: int) -> None:
+    """Take the tag of a generation away that is past the limit; one that is gone already is fine.
+
+    One that a pin, a staged group or a rollout still names stays: sites may yet have to pull it.
+    """
     too_old = generation - group_states.KEPT_GENERATIONS
-    if too_old > 0:
+    if too_old > 0 and not pins.is_generation_needed(session, groups.show_group(session, group).id, too_old):
         source.manifest_delete(group_state_repository(group_name(group)), str(too_old))
 
 
-def _resolve(source: Registry, spec: GroupSpec, entry: GroupEntry, tag: str) -> _Found:
+def _resolve(source: Registry, spec: GroupSpec, published: _Published, entry: GroupEntry, tag: str) -> _Found:
     tags = (tag,) if tag else ()
     reference = f"{entry.repository}:{tag}" if tag else f"{entry.repository}@{entry.digest}"
     digest: Digest | None = entry.digest
@@ -149,9 +184,10 @@ def _resolve(source: Registry, spec: GroupSpec, entry: GroupEntry, tag: str) -> 
     except HarborSatelliteError as error:
         problem = Unresolved(reference, str(error))
         _LOG.warning("not resolved group=%s reference=%s reason=%s", spec.name, reference, error)
-        if entry.digest is not None:
-            return _entry(entry, tags, entry.digest), None, problem
-        return _as_published(spec, entry, tag), None, problem
+        before = published.get((entry.repository, tag))
+        if before is not None and entry.digest in {None, before.digest}:
+            return replace(before, tags=tags, priority=entry.priority), None, problem
+        return (_entry(entry, tags, entry.digest) if entry.digest else None), None, problem
     return described, closure, None
 
 
@@ -159,30 +195,38 @@ def _entry(entry: GroupEntry, tags: tuple[str, ...], digest: Digest) -> StateEnt
     return StateEntry(entry.repository, tags, digest, labels=entry.labels, type=entry.type, priority=entry.priority)
 
 
-def _as_published(spec: GroupSpec, wanted: GroupEntry, tag: str) -> StateEntry | None:
-    for entry in spec.published.artifacts if spec.published else ():
-        if entry.repository == wanted.repository and tag in entry.tags:
-            return replace(entry, tags=(tag,), priority=wanted.priority)
-    return None
+def _by_tag(spec: GroupSpec) -> _Published:
+    published = spec.published.artifacts if spec.published else ()
+    return {(entry.repository, tag): entry for entry in published for tag in entry.tags}
 
 
 def _cosign_entries(
-    source: Registry, spec: GroupSpec, closures: dict[str, list[Closure]], entries: list[StateEntry]
+    source: Registry,
+    spec: GroupSpec,
+    published: _Published,
+    closures: dict[str, list[Closure]],
+    entries: list[StateEntry],
 ) -> list[_Found]:
     """Find what older cosign keeps under tags of its own, as entries beside the artifacts they belong to.
 
     A signature that cannot be read holds up its image no more than an image the others.
     """
     named = {(entry.repository, tag) for entry in entries for tag in entry.tags}
-    found = []
-    for repository, items in closures.items():
+    priorities: dict[str, int] = {}
+    for entry in entries:
         # A signature comes no later than the first image that it may belong to.
-        priority = max(entry.priority for entry in entries if entry.repository == repository)
-        for tag in cosign_tags(source, repository, items):
+        priorities[entry.repository] = max(entry.priority, priorities.get(entry.repository, entry.priority))
+
+    def beside(repository: str) -> list[_Found]:
+        found = []
+        for tag in cosign_tags(source, repository, closures[repository]):
             if (repository, tag) not in named:
-                wanted = GroupEntry(repository, (tag,), type="REFERRER", priority=priority)
-                found.append(_resolve(source, spec, wanted, tag))
-    return found
+                wanted = GroupEntry(repository, (tag,), type=REFERRER, priority=priorities[repository])
+                found.append(_resolve(source, spec, published, wanted, tag))
+        return found
+
+    with ThreadPoolExecutor(_RESOLVE_WORKERS, "cosign") as pool:
+        return [found for each in pool.map(beside, closures) for found in each]
 
 
 def _merge_tags(entries: Iterable[StateEntry]) -> tuple[StateEntry, ...]:

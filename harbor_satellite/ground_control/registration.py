@@ -7,14 +7,14 @@ claim key until its first authenticated report, so that a lost answer strands no
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 
 from harbor_satellite.errors import AuthenticationError
-from harbor_satellite.ground_control import credentials
-from harbor_satellite.ground_control.models import RegistrationToken, Satellite
+from harbor_satellite.ground_control import audit_log, credentials
+from harbor_satellite.ground_control.models import Credential, RegistrationToken, Satellite
 from harbor_satellite.ground_control.satellites import group_names_of
 from harbor_satellite.ground_control.tokens import hash_token, verify_token
 from harbor_satellite.state.names import SatelliteName, satellite_state_repository, work_pool_name
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from sqlalchemy.orm import Session
 
+    from harbor_satellite.ground_control.audit_log import Actor
     from harbor_satellite.ground_control.sources import Source, SourceCredential
 
 logger = logging.getLogger(__name__)
@@ -48,12 +49,22 @@ def claim(
     *,
     token: SecretStr,
     claim_key: SecretStr | None,
+    actor: Actor,
     now: datetime,
 ) -> Registration:
     """Exchange a one-time token for the satellite's credential; the caller commits.
 
     The token is consumed by the transaction that keeps the credential: when the source fails, both stay as
-    they were, and the claim can be repeated.
+    they were, and the claim can be repeated. Credentials from before end with the claim: its site has lost them.
+
+    Args:
+        session: the claim's own.
+        source: makes the credential.
+        addresses: what the site is told.
+        token: the one-time token.
+        claim_key: who repeats it is the same site.
+        actor: which request this is; the satellite's name is put in.
+        now: this moment.
 
     Raises:
         AuthenticationError: the token is unknown, used, expired or revoked; the message does not say which.
@@ -64,10 +75,26 @@ def claim(
     # 2 One statement decides who wins.
     if not _consume(session, found, claim_key, now) and not _may_repeat(session, found, claim_key):
         raise _refused(found, now)
-    # 3 Only the winner, or the winner again, gets here.
+    # 3 Only the winner, or the winner again, gets here; whatever had a credential of this satellite is out.
     satellite = session.get_one(Satellite, found.satellite_id)
+    earlier = credentials.credentials_of(session, satellite, lock=True)
     issued = credentials.issue(session, source, satellite, now)
+    ended = credentials.revoke(session, earlier, now)
+    credentials.try_delete(session, source, satellite.name, earlier)
+    changes = {"username": [", ".join(ended) or None, issued.username]}
+    resource = f"satellite:{satellite.name}"
+    audit_log.record(session, replace(actor, name=resource), "satellite.claim", resource, changes=changes, now=now)
     return _registration(session, satellite, issued, addresses)
+
+
+def registry_auth(issued: SourceCredential, source_url: str) -> RegistryAuth:
+    """Return a credential as a site is told it."""
+    return RegistryAuth(
+        url=source_url.rstrip("/"),
+        username=issued.username,
+        password=issued.secret,
+        expires_at=issued.expires_at,
+    )
 
 
 def _find(session: Session, token: SecretStr) -> RegistrationToken:
@@ -101,10 +128,12 @@ def _may_repeat(session: Session, found: RegistrationToken, claim_key: SecretStr
     if claim_key is None or not verify_token(claim_key, found.claim_key_hash):
         return False
     # Not its expiry: that ends waiting for a site, and this one has come.
-    if found.revoked_at is not None:
+    if found.revoked_at is not None or found.claimed_at is None:
         return False
-    credential = credentials.current_credential(session, session.get_one(Satellite, found.satellite_id))
-    return credential is not None and credential.first_used_at is None
+    used = select(Credential.id).where(
+        Credential.satellite_id == found.satellite_id, Credential.first_used_at >= found.claimed_at
+    )
+    return session.scalar(used.limit(1)) is None
 
 
 def _refused(found: RegistrationToken, now: datetime) -> AuthenticationError:
@@ -124,7 +153,7 @@ def _registration(
     name = SatelliteName(satellite.name)
     source_url = addresses.source_url.rstrip("/")
     return Registration(
-        auth=RegistryAuth(url=source_url, username=issued.username, password=issued.secret),
+        auth=registry_auth(issued, source_url),
         state=f"{source_url}/{satellite_state_repository(name)}:latest",
         satellite=name,
         prefect_api_url=addresses.prefect_api_url,

@@ -1,38 +1,64 @@
-"""Status reports: stored as they come, answered as "is this site in step with the centre, and if not, since when".
+"""Status reports: taken in, and answered as "is this site in step with the centre, and if not, since when".
 
-Only the newest report of a satellite keeps its body; of older ones a bounded number of rows stays.
+A report that says nothing new costs one statement. Of those that do, a bounded number of rows stays; only the newest
+keeps its body, and the satellite's own row repeats what the fleet is listed by.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, null, select, update
+from sqlalchemy import bindparam, case, delete, select, update
 
-from harbor_satellite.errors import InvalidInputError, NotFoundError
+from harbor_satellite.errors import NotFoundError
 from harbor_satellite.ground_control import credentials
-from harbor_satellite.ground_control.models import Satellite, SatelliteReport, SatelliteStateHistory
+from harbor_satellite.ground_control.models import (
+    AppliedGroupRow,
+    Credential,
+    Satellite,
+    SatelliteReport,
+    SatelliteStateHistory,
+)
+from harbor_satellite.ground_control.report_values import (
+    check_report,
+    figures_of,
+    fingerprint_of,
+    is_late,
+    made_at,
+    news_of,
+    site_time,
+    storable,
+)
 from harbor_satellite.ground_control.satellites import show_satellite
 from harbor_satellite.ground_control.schedules import parse_interval
 from harbor_satellite.ground_control.unresolved import unresolved_of_satellite
-from harbor_satellite.oci.digest import is_digest
-from harbor_satellite.state.wire import StatusReport
+from harbor_satellite.state.wire import ReportAnswer, StatusReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from sqlalchemy.orm import Session
+    from sqlalchemy.sql.dml import ReturningUpdate
 
     from harbor_satellite.ground_control.credentials import SatelliteIdentity
     from harbor_satellite.ground_control.unresolved import KnownUnresolved
     from harbor_satellite.state.wire import CachedImage
 
 KEPT_REPORTS: Final = 100  # of each satellite
-_COUNT_LIMIT: Final = 2**63 - 1  # what both databases hold
-_EARLIEST_YEAR: Final = 2000  # a site without a clock, or Go's zero time
+_ALWAYS: Final = (
+    "last_seen",
+    "report_received_at",
+    "reported_at",
+    "report_interval_seconds",
+    "activity",
+    "bytes_today",
+    "bytes_this_month",
+    "storage_free_bytes",
+    "link_bytes_per_second",
+)
+"""The columns of a satellite that every report changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +78,83 @@ class SatelliteStatus:
     """What the site lacks, or holds as it was, because the source does not have it; no matter of being in step."""
 
 
-def record_report(session: Session, identity: SatelliteIdentity, report: StatusReport, now: datetime) -> None:
-    """Store a report of an authenticated satellite.
+def record_report(session: Session, identity: SatelliteIdentity, report: StatusReport, now: datetime) -> ReportAnswer:
+    """Take in a report of an authenticated satellite.
+
+    Returns:
+        What the site is to be told.
 
     Raises:
         InvalidInputError: an interval, digest, count or time that cannot be; nothing is stored.
+        NotFoundError: the satellite was deleted meanwhile.
     """
     interval = parse_interval(report.state_report_interval)
-    if report.latest_state_digest and not is_digest(report.latest_state_digest):
-        raise InvalidInputError(f"latest_state_digest is not a digest: {report.latest_state_digest[:100]!r}")
-    bytes_read = max(report.bytes_from_source, report.bytes_today, report.bytes_this_month)
-    if max(bytes_read, report.image_count, report.last_sync_duration_ms) > _COUNT_LIMIT:
-        raise InvalidInputError("a count of the report is out of range")
-    if not math.isfinite(report.cpu_percent):
-        raise InvalidInputError("cpu_percent is not a number")
-    satellite = session.get(Satellite, identity.satellite_id, with_for_update=True)
+    check_report(report)
+    fingerprint, made = fingerprint_of(report, identity.credential_id), made_at(report, now)
+    times = {"last_seen": now, "report_received_at": now, "reported_at": made}
+    always = {**times, "report_interval_seconds": interval, **figures_of(report)}
+    is_renewal_due = _note_nothing_new(session, identity, fingerprint, always)
+    if is_renewal_due is None:
+        is_renewal_due = _note_news(session, identity, report, {**always, "report_fingerprint": fingerprint})
+    return ReportAnswer(is_renewal_due=is_renewal_due)
+
+
+def _nothing_new() -> ReturningUpdate[Any]:
+    table: Any = Satellite.__table__
+    columns = table.c
+    is_renewal_due = select(Credential.is_renewal_due).where(Credential.id == bindparam("credential_id"))
+    return (
+        update(table)
+        .where(
+            columns.id == bindparam("satellite_id"),
+            columns.report_fingerprint == bindparam("fingerprint"),
+            columns.lifecycle == "active",
+            columns.reported_at <= bindparam("reported_at"),
+        )
+        .values(
+            {columns[name]: bindparam(name) for name in _ALWAYS}
+            # The centre may have gone back to publishing what the site is on.
+            | {
+                columns.behind_since: case(
+                    (columns.applied_digest == columns.state_digest, None), else_=columns.behind_since
+                )
+            }
+        )
+        .returning(is_renewal_due.scalar_subquery())
+    )
+
+
+# Built once, and not by way of the ORM: most of what a fleet sends is this.
+_NOTHING_NEW: Final = _nothing_new()
+
+
+def _note_nothing_new(
+    session: Session, identity: SatelliteIdentity, fingerprint: str, always: dict[str, Any]
+) -> bool | None:
+    """Write what every report changes, if this one says nothing new; else nothing, and return None."""
+    who = {"satellite_id": identity.satellite_id, "credential_id": identity.credential_id, "fingerprint": fingerprint}
+    found = session.connection().execute(_NOTHING_NEW, {**who, **always}).one_or_none()
+    return None if found is None else bool(found[0])
+
+
+def _note_news(session: Session, identity: SatelliteIdentity, report: StatusReport, always: dict[str, Any]) -> bool:
+    now: datetime = always["last_seen"]
+    satellite = session.get(Satellite, identity.satellite_id, with_for_update=True, populate_existing=True)
     if satellite is None:
         raise NotFoundError(f"no satellite {identity.name!r}")
-    satellite.last_seen = now
-    satellite.report_interval_seconds = interval
+    is_old_news = is_late(always["reported_at"], satellite.reported_at, satellite.report_received_at, now)
     credentials.note_first_use(session, identity, now)
-    _forget_older(session, satellite)
-    session.add(
-        SatelliteReport(
-            satellite_id=satellite.id,
-            received_at=now,
-            reported_at=_site_time(report.request_created_time) or now,
-            latest_state_digest=report.latest_state_digest or None,
-            applied_at=_site_time(report.applied_at),
-            bytes_from_source=report.bytes_from_source,
-            image_count=report.image_count,
-            failure_count=len(report.failures),
-            body=report.model_dump(mode="json"),
-        )
-    )
+    _forget_older(session, satellite, is_body_replaced=not is_old_news)
+    session.add(_history_row(satellite, report, now, is_newest=not is_old_news))
+    if not is_old_news:
+        satellite.behind_since = _behind_since(session, satellite, report.latest_state_digest or None, now)
+        for column, value in {**always, **news_of(report)}.items():
+            setattr(satellite, column, value)
+        if satellite.lifecycle in {"registered", "stale"}:
+            satellite.lifecycle, satellite.lifecycle_since = "active", now
+        _keep_applied_groups(session, satellite, report, now)
+    credential = session.get(Credential, identity.credential_id)
+    return credential is not None and credential.is_renewal_due
 
 
 def show_status(session: Session, name: str, now: datetime) -> SatelliteStatus:
@@ -100,14 +169,16 @@ def show_status(session: Session, name: str, now: datetime) -> SatelliteStatus:
         raise NotFoundError(f"satellite {name!r} has not reported yet")
     applied = row.latest_state_digest
     in_step = applied is not None and applied == satellite.state_digest
+    behind_since = satellite.behind_since or _oldest_not_applied(session, satellite, applied)
+    lag = None if behind_since is None else max(0.0, (now - behind_since).total_seconds())
     return SatelliteStatus(
         satellite=satellite,
         report_id=row.id,
-        report=StatusReport.model_validate(row.body),
+        report=_with_figures(StatusReport.model_validate(row.body), satellite),
         reported_at=row.reported_at,
         received_at=row.received_at,
         is_in_step=in_step,
-        lag_seconds=0.0 if in_step else _lag_seconds(session, satellite, applied, now),
+        lag_seconds=0.0 if in_step else lag,
         unresolved=unresolved_of_satellite(session, satellite),
     )
 
@@ -122,21 +193,79 @@ def list_images(session: Session, name: str) -> Sequence[CachedImage]:
     return [] if row is None else StatusReport.model_validate(row.body).cached_images
 
 
-def _newest(session: Session, satellite: Satellite) -> SatelliteReport | None:
+def list_reports(session: Session, name: str, limit: int) -> Sequence[SatelliteReport]:
+    """Return the newest reports that said something new, in the order of arrival, newest first.
+
+    Raises:
+        NotFoundError: there is no such satellite.
+    """
+    satellite = show_satellite(session, name)
     query = select(SatelliteReport).where(SatelliteReport.satellite_id == satellite.id)
-    # In the order of arrival: a site's clock may be wrong, and kept receipts are delivered in order.
+    return session.scalars(query.order_by(SatelliteReport.id.desc()).limit(limit)).all()
+
+
+def _with_figures(report: StatusReport, satellite: Satellite) -> StatusReport:
+    """Put into the newest report that was news what later ones without news said."""
+    if satellite.report_fingerprint is None:
+        return report
+    figures = {
+        "bytes_today": satellite.bytes_today,
+        "bytes_this_month": satellite.bytes_this_month,
+        "storage_free_bytes": satellite.storage_free_bytes,
+        "link_bytes_per_second": satellite.link_bytes_per_second,
+    }
+    is_activity_known = storable(report.activity) == satellite.activity
+    activity = report.activity if is_activity_known else satellite.activity
+    return report.model_copy(update={**figures, "activity": activity})
+
+
+def _newest(session: Session, satellite: Satellite) -> SatelliteReport | None:
+    query = select(SatelliteReport).where(
+        SatelliteReport.satellite_id == satellite.id, SatelliteReport.body.is_not(None)
+    )
     return session.scalar(query.order_by(SatelliteReport.id.desc()).limit(1))
 
 
-def _forget_older(session: Session, satellite: Satellite) -> None:
+def _history_row(satellite: Satellite, report: StatusReport, now: datetime, *, is_newest: bool) -> SatelliteReport:
+    return SatelliteReport(
+        satellite_id=satellite.id,
+        received_at=now,
+        reported_at=site_time(report.request_created_time) or now,
+        latest_state_digest=report.latest_state_digest or None,
+        applied_at=site_time(report.applied_at),
+        bytes_from_source=report.bytes_from_source,
+        image_count=report.image_count,
+        failure_count=len(report.failures),
+        applied_groups={item.group: [item.generation, item.digest] for item in report.groups},
+        body=report.model_dump(mode="json") if is_newest else None,
+    )
+
+
+def _forget_older(session: Session, satellite: Satellite, *, is_body_replaced: bool) -> None:
     mine = SatelliteReport.satellite_id == satellite.id
-    session.execute(update(SatelliteReport).where(mine, SatelliteReport.body.is_not(None)).values(body=null()))
+    if is_body_replaced:
+        session.execute(update(SatelliteReport).where(mine, SatelliteReport.body.is_not(None)).values(body=None))
     kept = select(SatelliteReport.id).where(mine).order_by(SatelliteReport.id.desc())
     oldest_kept = kept.offset(KEPT_REPORTS - 2).limit(1).scalar_subquery()  # one more is about to come
-    session.execute(delete(SatelliteReport).where(mine, SatelliteReport.id < oldest_kept))
+    is_old = SatelliteReport.id < oldest_kept
+    session.execute(delete(SatelliteReport).where(mine, is_old, SatelliteReport.body.is_(None)))
 
 
-def _lag_seconds(session: Session, satellite: Satellite, applied: str | None, now: datetime) -> float | None:
+def _behind_since(session: Session, satellite: Satellite, applied: str | None, now: datetime) -> datetime | None:
+    """Return since when a site is not on what was published for it, before its row takes the report in."""
+    wanted = satellite.state_digest
+    if wanted is None or applied == wanted:
+        return None
+    if applied is None:  # on no state wholly: the last one that it was on counts
+        if satellite.behind_since is not None:
+            return satellite.behind_since
+        if satellite.applied_digest == wanted:
+            return now  # it was in step, and something broke
+        applied = satellite.applied_digest
+    return _oldest_not_applied(session, satellite, applied) or satellite.state_published_at
+
+
+def _oldest_not_applied(session: Session, satellite: Satellite, applied: str | None) -> datetime | None:
     history = SatelliteStateHistory
     query = select(history.published_at).where(history.satellite_id == satellite.id).order_by(history.id).limit(1)
     if applied is not None:
@@ -148,14 +277,19 @@ def _lag_seconds(session: Session, satellite: Satellite, applied: str | None, no
         )
         row_id = session.scalar(last_applied)
         query = query.where(history.id > row_id) if row_id is not None else query
-    missed_since = session.scalar(query)
-    return None if missed_since is None else max(0.0, (now - missed_since).total_seconds())
+    return session.scalar(query)
 
 
-def _site_time(moment: datetime | None) -> datetime | None:
-    if moment is None or moment.year < _EARLIEST_YEAR:
-        return None
-    try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except OverflowError:
-        return None  # the last day of year 9999, west of Greenwich
+def _keep_applied_groups(session: Session, satellite: Satellite, report: StatusReport, now: datetime) -> None:
+    known = session.scalars(select(AppliedGroupRow).where(AppliedGroupRow.satellite_id == satellite.id))
+    rows = {row.group_name: row for row in known}
+    said = {item.group: (item.generation, item.digest) for item in report.groups}
+    for gone in rows.keys() - said.keys():
+        session.delete(rows[gone])
+    for group, (generation, digest) in said.items():
+        row = rows.get(group)
+        if row is None:
+            row = AppliedGroupRow(satellite_id=satellite.id, group_name=group, generation=-1, digest="")
+            session.add(row)
+        if (row.generation, row.digest) != (generation, digest):
+            row.generation, row.digest, row.reported_at = generation, digest, now

@@ -6,11 +6,31 @@ from typing import Final
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
-from harbor_satellite.ground_control import group_states, groups, satellites, unresolved
-from harbor_satellite.ground_control.callers import Admin, Person, SharedContext, SystemAdmin
+from harbor_satellite.ground_control import (
+    group_audit,
+    group_changes,
+    group_states,
+    groups,
+    harbor_rules,
+    rules,
+    satellites,
+    unresolved,
+)
+from harbor_satellite.ground_control.audit_log import difference
+from harbor_satellite.ground_control.callers import Admin, Editor, Person, SharedContext, SystemAdmin
+from harbor_satellite.ground_control.context import Context
 from harbor_satellite.ground_control.models import Group
 from harbor_satellite.ground_control.schemas import MessageBody, SatelliteBody, UnresolvedBody
-from harbor_satellite.ground_control.schemas_groups import ArtifactBody, GroupBody, GroupDetail, GroupSync, Membership
+from harbor_satellite.ground_control.schemas_groups import (
+    ArtifactBody,
+    GroupBody,
+    GroupCreation,
+    GroupDetail,
+    GroupPatch,
+    GroupSync,
+    Membership,
+)
+from harbor_satellite.ground_control.schemas_rules import SelectorBody
 
 router: Final = APIRouter(prefix="/api/groups", tags=["groups"])
 
@@ -23,26 +43,31 @@ def list_groups(context: SharedContext, person: Person) -> list[GroupBody]:
         return _bodies(session, groups.list_groups(session))
 
 
-@router.post("/sync", summary="Create a group, or replace all of it")
-def sync_group(context: SharedContext, person: Admin, body: GroupSync) -> GroupBody:
-    """Make the group exactly what the body says; it is published soon after.
-
-    Of its policy (``publish``, ``platforms``, ``signature_keys``), what the body leaves out stays as it is.
-    """
-    del person
-    entries = [
-        groups.group_entry(
-            item.repository,
-            item.tags or (),
-            item.digest,
-            item.labels,
-            item.type,
-            deleted=item.deleted,
-            priority=item.priority,
-        )
-        for item in body.artifacts or ()
-    ]
+@router.post("", summary="Make a group that names nothing yet", status_code=201)
+def create_group(context: SharedContext, editor: Admin, body: GroupCreation) -> GroupBody:
+    """Make an empty group, to be filled by selectors, a replication rule or a list."""
     with context.writing() as session:
+        registry = body.registry or context.options.source_url
+        group = group_changes.create_group(session, body.group, registry, context.clock())
+        editor.record(session, "group.create", f"group:{body.group}", {"registry": [None, registry]})
+        return _bodies(session, [group])[0]
+
+
+@router.post("/sync", summary="Create a group, or replace what it lists")
+def sync_group(context: SharedContext, editor: Admin, body: GroupSync) -> GroupBody:
+    """Make what the group lists exactly what the body says; it is published soon after.
+
+    Its selectors and what its replication rule pushed stay. Of its policy (``publish``, ``platforms``,
+    ``signature_keys``), what the body leaves out stays as it is.
+    """
+    return replace_group(context, editor, body)
+
+
+def replace_group(context: Context, editor: Editor, body: GroupSync) -> GroupBody:
+    """Replace what a group lists, for either of the two paths that the original's clients know."""
+    entries = [item.entry() for item in body.artifacts or ()]
+    with context.writing() as session:
+        before = group_audit.listed_values(session, body.group)
         group = groups.sync_group(
             session,
             body.group,
@@ -52,24 +77,27 @@ def sync_group(context: SharedContext, person: Admin, body: GroupSync) -> GroupB
             change_policy=body.change_policy,
             now=context.clock(),
         )
+        session.flush()
+        changes = difference(before, group_audit.listed_values(session, body.group))
+        editor.record(session, "group.sync", f"group:{body.group}", changes)
         return _bodies(session, [group])[0]
 
 
 @router.post("/satellite", summary="Let a satellite follow a group")
-def add_satellite(context: SharedContext, person: Admin, body: Membership) -> MessageBody:
+def add_satellite(context: SharedContext, editor: Admin, body: Membership) -> MessageBody:
     """Add a satellite to a group; again is fine."""
-    del person
     with context.writing() as session:
         groups.add_satellite(session, body.satellite, body.group, context.clock())
+        editor.record(session, "group.follow", f"group:{body.group}", {body.satellite: [None, "member"]})
     return MessageBody(message=f"satellite {body.satellite} follows group {body.group}")
 
 
 @router.delete("/satellite", summary="Let a satellite follow a group no more")
-def remove_satellite(context: SharedContext, person: Admin, body: Membership) -> MessageBody:
+def remove_satellite(context: SharedContext, editor: Admin, body: Membership) -> MessageBody:
     """Remove a satellite from a group; again is fine."""
-    del person
     with context.writing() as session:
         groups.remove_satellite(session, body.satellite, body.group, context.clock())
+        editor.record(session, "group.unfollow", f"group:{body.group}", {body.satellite: ["member", None]})
     return MessageBody(message=f"satellite {body.satellite} no longer follows group {body.group}")
 
 
@@ -84,6 +112,8 @@ def show_group(context: SharedContext, person: Person, group: str) -> GroupDetai
         return GroupDetail(
             **head.model_dump(),
             artifacts=[ArtifactBody.of(entry) for entry in spec.entries],
+            selectors=[SelectorBody.of(selector) for selector in spec.selectors],
+            members=[ArtifactBody.of(entry) for entry in spec.members],
             generation=spec.generation,
             digest=str(spec.published_digest) if spec.published_digest else None,
             unresolved=[UnresolvedBody.of(known) for known in unresolved.unresolved_of_group(session, row)],
@@ -100,12 +130,36 @@ def list_members(context: SharedContext, person: Person, group: str) -> list[Sat
         return [SatelliteBody.of(satellite, names[satellite.id], context.clock()) for satellite in members]
 
 
+@router.patch("/{group}", summary="Change a group")
+def change_group(context: SharedContext, editor: Admin, group: str, body: GroupPatch) -> GroupBody:
+    """Stage a group, or end that; change the config that its satellites get from it, or its expiry.
+
+    A staged group's generations reach sites by rollouts only. Ending that moves all its satellites to its newest
+    generation, but for those that are held.
+    """
+    with context.writing() as session:
+        before = group_changes.group_values(groups.show_group(session, group))
+        row = group_changes.change_group(session, group, body.change(), context.clock())
+        editor.record(session, "group.change", f"group:{group}", difference(before, group_changes.group_values(row)))
+        return _bodies(session, [row])[0]
+
+
 @router.delete("/{group}", summary="Delete a group")
-def delete_group(context: SharedContext, person: SystemAdmin, group: str) -> dict[str, str]:
-    """Delete a group; its satellites lose its artifacts with their next state."""
-    del person
+def delete_group(
+    context: SharedContext, editor: SystemAdmin, group: str, *, keep_in_harbor: bool = False
+) -> dict[str, str]:
+    """Delete a group; its satellites lose its artifacts with their next state.
+
+    What Ground Control made at Harbor for its replication rule is deleted there first; with ``keep_in_harbor`` it
+    stays there, refused from now on: for a Harbor that is gone.
+    """
+    with context.reading() as session:
+        made = rules.made_at_harbor(session, group)
+    if made is not None and not keep_in_harbor:
+        harbor_rules.remove_rule(context.source.harbor, *made)
     with context.writing() as session:
         groups.delete_group(session, group, context.clock())
+        editor.record(session, "group.delete", f"group:{group}")
     return {}
 
 

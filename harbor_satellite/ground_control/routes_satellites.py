@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
-from harbor_satellite.ground_control import reports, satellites
+from harbor_satellite.ground_control import audit_log, credentials, labels, reports, retirement, satellites
 from harbor_satellite.ground_control.callers import Admin, Person, SharedContext
 from harbor_satellite.ground_control.context import Context
 from harbor_satellite.ground_control.models import Satellite
@@ -47,10 +47,9 @@ def list_satellites(  # noqa: PLR0917 - FastAPI passes them by name
 
 @router.post("", summary="Register a satellite and get its one-time token")
 def register_satellite(
-    context: SharedContext, person: Admin, body: SatelliteRegistration, response: Response
+    context: SharedContext, editor: Admin, body: SatelliteRegistration, response: Response
 ) -> TokenBody:
     """Make a satellite; the token is shown this once."""
-    del person
     with context.writing() as session:
         issued = satellites.register_satellite(
             session,
@@ -62,6 +61,8 @@ def register_satellite(
             token_ttl=context.options.token_ttl,
             now=context.clock(),
         )
+        changes = {"groups": [None, sorted(set(body.groups or ()))], "config_name": [None, body.config_name or ""]}
+        editor.record(session, "satellite.register", f"satellite:{body.name}", changes)
     return _token(issued, response)
 
 
@@ -90,38 +91,56 @@ def show_satellite(context: SharedContext, person: Person, satellite: str) -> Sa
 
 
 @router.patch("/{satellite}", summary="Change when a satellite replicates")
-def change_satellite(context: SharedContext, person: Admin, satellite: str, body: ScheduleChange) -> SatelliteBody:
+def change_satellite(context: SharedContext, editor: Admin, satellite: str, body: ScheduleChange) -> SatelliteBody:
     """Set a satellite's schedule."""
-    del person
     with context.writing() as session:
+        before = satellites.show_satellite(session, satellite).schedule
         row = satellites.set_schedule(session, satellite, body.schedule, context.clock())
+        changes = audit_log.difference({"schedule": before}, {"schedule": row.schedule})
+        editor.record(session, "satellite.change", f"satellite:{satellite}", changes)
         return _bodies(context, session, [row])[0]
 
 
-@router.delete("/{satellite}", summary="Delete a satellite and its credential")
-def delete_satellite(context: SharedContext, person: Admin, satellite: str) -> dict[str, str]:
-    """Delete a satellite, its credential at the source first; can be repeated if the source is down."""
-    del person
+@router.delete("/{satellite}", summary="Delete a satellite and its credentials")
+def delete_satellite(context: SharedContext, editor: Admin, satellite: str) -> dict[str, str]:
+    """Delete a satellite; what the source does not give up now, and what is in Prefect, goes a little later."""
     with context.writing_with_source() as session:
-        satellites.delete_satellite(session, context.source, satellite, context.clock())
+        is_clean = retirement.delete_satellite(session, context.source, satellite, context.clock())
+        changes = {"accounts": [None, "deleted" if is_clean else "still to be deleted at the source"]}
+        editor.record(session, "satellite.delete", f"satellite:{satellite}", changes)
     return {}
 
 
-@router.post("/{satellite}/token", summary="Issue a new one-time token")
-def reissue_token(context: SharedContext, person: Admin, satellite: str, response: Response) -> TokenBody:
-    """Make a new token and end those before it; the satellite's credential lives on until the token is claimed."""
-    del person
+@router.post("/{satellite}/revoke", summary="Refuse a satellite from now on")
+def revoke_satellite(context: SharedContext, editor: Admin, satellite: str) -> SatelliteBody:
+    """End a satellite's credentials and tokens at once; a new one-time token lets it in again."""
     with context.writing() as session:
+        before = satellites.show_satellite(session, satellite).lifecycle
+        ended = retirement.revoke_satellite(session, satellite, context.clock())
+        row = satellites.show_satellite(session, satellite)
+        changes = audit_log.difference({"lifecycle": before, "usernames": ended}, {"lifecycle": row.lifecycle})
+        editor.record(session, "satellite.revoke", f"satellite:{satellite}", changes)
+        return _bodies(context, session, [row])[0]
+
+
+@router.post("/{satellite}/token", summary="Issue a new one-time token")
+def reissue_token(context: SharedContext, editor: Admin, satellite: str, response: Response) -> TokenBody:
+    """Make a new token and end those before it; the satellite's credential lives on until the token is claimed."""
+    with context.writing() as session:
+        before = satellites.show_satellite(session, satellite).lifecycle
         issued = satellites.reissue_token(session, satellite, context.options.token_ttl, context.clock())
+        after = satellites.show_satellite(session, satellite).lifecycle
+        changes = audit_log.difference({"lifecycle": before}, {"lifecycle": after})
+        editor.record(session, "token.reissue", f"satellite:{satellite}", changes)
     return _token(issued, response)
 
 
 @router.delete("/{satellite}/token", summary="Revoke a satellite's one-time tokens", status_code=204)
-def revoke_tokens(context: SharedContext, person: Admin, satellite: str) -> Response:
+def revoke_tokens(context: SharedContext, editor: Admin, satellite: str) -> Response:
     """End every one-time token of a satellite."""
-    del person
     with context.writing() as session:
         satellites.revoke_tokens(session, satellite, context.clock())
+        editor.record(session, "token.revoke", f"satellite:{satellite}")
     return Response(status_code=204)
 
 
@@ -143,7 +162,14 @@ def list_images(context: SharedContext, person: Person, satellite: str) -> list[
 
 def _bodies(context: Context, session: Session, rows: Sequence[Satellite]) -> list[SatelliteBody]:
     names = satellites.group_names_of(session, [row.id for row in rows])
-    return [SatelliteBody.of(row, names[row.id], context.clock()) for row in rows]
+    expiries = credentials.expiries_of(session, names)
+    marks = labels.labels_of(session, names)
+    return [
+        SatelliteBody.of(
+            row, names[row.id], context.clock(), credential_expires_at=expiries.get(row.id), labels=marks[row.id]
+        )
+        for row in rows
+    ]
 
 
 def _token(issued: IssuedToken, response: Response) -> TokenBody:

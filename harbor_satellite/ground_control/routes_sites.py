@@ -1,16 +1,27 @@
 """Handlers that sites call: zero touch registration and status reports."""
 
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import SecretStr
 
 from harbor_satellite.errors import AuthenticationError
-from harbor_satellite.ground_control import registration, reports
-from harbor_satellite.ground_control.callers import SharedContext
+from harbor_satellite.ground_control import credentials, registration, renewals, reports
+from harbor_satellite.ground_control.audit_log import Actor
+from harbor_satellite.ground_control.callers import (
+    BasicHeader,
+    SharedContext,
+    client_address,
+    parse_basic,
+    refuse_until,
+    request_id,
+)
 from harbor_satellite.ground_control.context import Context
+from harbor_satellite.ground_control.credentials import SatelliteIdentity
+from harbor_satellite.ground_control.tokens import hash_token
 from harbor_satellite.ground_control.site_callers import CallingSatellite, refuse_too_many_claims
-from harbor_satellite.state.wire import Registration, RegistrationClaim, StatusReport
+from harbor_satellite.state.wire import CredentialRenewal, Registration, RegistrationClaim, RegistryAuth, StatusReport
 
 router: Final = APIRouter(prefix="/satellites", tags=["sites"])
 
@@ -33,12 +44,54 @@ def report_status(context: SharedContext, caller: CallingSatellite, body: Status
     if body.name != caller.name:
         raise HTTPException(403, "a satellite reports about itself only")
     with context.writing() as session:
-        reports.record_report(session, caller, body, context.clock())
-    return Response(status_code=200)
+        answer = reports.record_report(session, caller, body, context.clock())
+    # The original's answer is empty; ours says something only to whom there is something to say.
+    return JSONResponse(answer.model_dump()) if answer.is_renewal_due else Response(status_code=200)
+
+
+def require_renewing_satellite(request: Request, context: SharedContext, basic: BasicHeader) -> SatelliteIdentity:
+    """Return the satellite that asks for its next credential, with one that may have expired a while ago."""
+    username, secret = parse_basic(basic)
+    try:
+        with context.reading() as session:
+            caller = credentials.authenticate_satellite(
+                session, username, secret, context.clock(), expired_grace=context.options.renewal_grace
+            )
+    except AuthenticationError:
+        refuse_until(context.note_secret_failure((client_address(request), username[:128])))
+        raise
+    # The name, too: a satellite made anew may get the number of one that was deleted.
+    key = (caller.satellite_id, caller.name)
+    refuse_until(context.limits.renewals.take(key, context.monotonic()), "too many renewals")
+    return caller
+
+
+RenewingSatellite = Annotated[SatelliteIdentity, Depends(require_renewing_satellite)]
+
+
+@router.post("/credential", summary="Get the next credential, before or a while after the present one expires")
+def renew_credential(
+    request: Request, context: SharedContext, caller: RenewingSatellite, body: CredentialRenewal, response: Response
+) -> RegistryAuth:
+    """Make a site's next credential; the present one holds until the next one has been used."""
+    response.headers["Cache-Control"] = "no-store"
+    asked = renewals.RenewalRequest(
+        identity=caller,
+        renewal_key=body.renewal_key,
+        expired_grace=context.options.renewal_grace,
+        source_address=client_address(request),
+        request_id=request_id(request),
+    )
+    with context.writing_with_source() as session:
+        issued = renewals.renew(session, context.source, asked, context.clock())
+    return registration.registry_auth(issued, context.addresses.source_url)
 
 
 def _claim(request: Request, context: Context, response: Response, claim: RegistrationClaim) -> Registration:
     response.headers["Cache-Control"] = "no-store"
+    # By the token, which only the site knows; whoever makes tokens up is slowed down by the address, below.
+    key = hash_token(claim.token)
+    refuse_until(context.limits.claims.take(key, context.monotonic()), "too many claims of one token")
     try:
         with context.writing_with_source() as session:
             return registration.claim(
@@ -47,6 +100,7 @@ def _claim(request: Request, context: Context, response: Response, claim: Regist
                 context.addresses,
                 token=claim.token,
                 claim_key=claim.claim_key,
+                actor=Actor("anonymous", client_address(request), request_id(request)),
                 now=context.clock(),
             )
     except AuthenticationError:

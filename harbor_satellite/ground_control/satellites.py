@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError
 from harbor_satellite.ground_control import credentials, groups, outbox
+from harbor_satellite.ground_control.credentials import REVOKED
 from harbor_satellite.ground_control.models import (
     DEFAULT_SCHEDULE,
     Group,
@@ -20,8 +21,8 @@ from harbor_satellite.ground_control.models import (
     Satellite,
     SatelliteGroup,
 )
-from harbor_satellite.ground_control.schedules import check_schedule
 from harbor_satellite.ground_control.tokens import hash_token, mint_token
+from harbor_satellite.state.cron import check_schedule
 from harbor_satellite.state.names import check_name, group_name, satellite_name
 
 if TYPE_CHECKING:
@@ -97,11 +98,18 @@ def register_satellite(
 def reissue_token(session: Session, name: str, token_ttl: timedelta, now: datetime) -> IssuedToken:
     """Make a new one-time token; those before it no longer hold. The satellite's credential does until the claim.
 
+    A satellite that was revoked may come back with it: from now on it counts as registered.
+
     Raises:
         NotFoundError: there is no such satellite.
     """
     satellite = show_satellite(session, name)
     revoke_tokens(session, name, now)
+    if satellite.lifecycle == REVOKED:
+        satellite.lifecycle = "registered"
+        satellite.lifecycle_since = now
+        credentials.note_change(session)
+        outbox.enqueue_fleet_changed(session, name, now)
     return _issue_token(session, satellite, token_ttl, now)
 
 
@@ -195,28 +203,6 @@ def is_stale(satellite: Satellite, now: datetime) -> bool:
     interval = satellite.report_interval_seconds
     allowed = interval * MISSED_REPORTS_UNTIL_STALE if interval else STALE_WITHOUT_INTERVAL_SECONDS
     return now - satellite.last_seen > timedelta(seconds=allowed)
-
-
-def delete_satellite(session: Session, source: Source, name: str, now: datetime) -> None:
-    """Delete a satellite and its credential at the source, and tell Prefect.
-
-    The credential goes first: if the source is down nothing is deleted, and the call can be repeated.
-
-    Raises:
-        NotFoundError: there is no such satellite.
-        RemoteError: the source cannot be reached or refuses.
-    """
-    query = select(Satellite).where(Satellite.name == satellite_name(name)).with_for_update()
-    satellite = session.scalar(query)
-    if satellite is None:
-        raise NotFoundError(f"no satellite {name!r}")
-    members = group_names_of(session, [satellite.id])[satellite.id]
-    credentials.withdraw(session, source, satellite)
-    session.delete(satellite)
-    outbox.enqueue_fleet_changed(session, name, now)
-    for group in members:
-        outbox.enqueue_group_changed(session, group, now)
-    logger.info("satellite deleted satellite=%s", name)
 
 
 def _seen(session: Session) -> Sequence[Satellite]:

@@ -5,14 +5,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer
 
-from harbor_satellite.ground_control.models import Satellite, User
+from harbor_satellite.ground_control.models import Satellite
 from harbor_satellite.ground_control.reports import SatelliteStatus
 from harbor_satellite.ground_control.satellites import is_stale
 from harbor_satellite.ground_control.unresolved import KnownUnresolved
 from harbor_satellite.state.wire import AppliedGroup, ImageDecision, ImageFailure
 
 Text = Annotated[str, Field(max_length=1024)]
-_Password = Annotated[SecretStr, Field(max_length=1024)]
 _Names = Annotated[list[Text], Field(max_length=10_000)]
 
 
@@ -29,13 +28,6 @@ class ErrorBody(Body):
     code: int
 
 
-class LoginRequest(Body):
-    """A person's name and password."""
-
-    username: Text
-    password: _Password
-
-
 class TokenBody(Body):
     """A token, shown this once."""
 
@@ -45,33 +37,6 @@ class TokenBody(Body):
     @field_serializer("token", when_used="json")
     def _reveal(self, token: SecretStr) -> str:
         return token.get_secret_value()
-
-
-class PasswordChange(Body):
-    """A person's own change of password."""
-
-    current_password: _Password
-    new_password: _Password
-
-
-class PasswordReset(Body):
-    """The system administrator's change of somebody's password."""
-
-    new_password: _Password
-
-
-class UserBody(Body):
-    """A person who may call the API."""
-
-    id: int
-    username: str
-    role: str
-    created_at: datetime
-
-    @classmethod
-    def of(cls, user: User) -> "UserBody":
-        """Build it from a row."""
-        return cls(id=user.id, username=user.username, role=user.role, created_at=user.created_at)
 
 
 class MessageBody(Body):
@@ -112,10 +77,24 @@ class SatelliteBody(Body):
     state_digest: str | None
     """The satellite state that the centre last published for it."""
     state_published_at: datetime | None
+    lifecycle: str
+    """registered, active (it has reported), stale (it has gone silent) or revoked (nobody listens to it)."""
+    lifecycle_since: datetime
+    labels: dict[str, str]
+    credential_expires_at: datetime | None
+    """Of the credential that it uses; null: it has none yet, or one that never expires."""
 
     @classmethod
-    def of(cls, satellite: Satellite, groups: list[str], now: datetime) -> "SatelliteBody":
-        """Build it from a row and the names of its groups."""
+    def of(
+        cls,
+        satellite: Satellite,
+        groups: list[str],
+        now: datetime,
+        *,
+        credential_expires_at: datetime | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> "SatelliteBody":
+        """Build it from a row, the names of its groups, when its credential expires, and its labels."""
         seen = satellite.last_seen
         return cls(
             id=satellite.id,
@@ -131,6 +110,10 @@ class SatelliteBody(Body):
             is_stale=is_stale(satellite, now),
             state_digest=satellite.state_digest,
             state_published_at=satellite.state_published_at,
+            lifecycle=satellite.lifecycle,
+            lifecycle_since=satellite.lifecycle_since or satellite.created_at,
+            labels=labels or {},
+            credential_expires_at=credential_expires_at,
         )
 
 

@@ -5,10 +5,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harbor_satellite.ground_control.groups import GroupEntry
+from harbor_satellite.ground_control.group_changes import GroupChange
+from harbor_satellite.ground_control.group_entries import GroupEntry, group_entry
 from harbor_satellite.ground_control.models import Group
 from harbor_satellite.ground_control.policies import PLATFORMS_MAX_COUNT, changed_policy, read_policy
 from harbor_satellite.ground_control.schemas import Body, Text, UnresolvedBody
+from harbor_satellite.ground_control.schemas_rules import SelectorBody
 from harbor_satellite.state.policy import KEY_MAX_LENGTH, KEYS_MAX_COUNT, GroupPolicy, Publish
 
 _Artifacts = Annotated[list["ArtifactBody"], Field(max_length=20_000)]
@@ -27,6 +29,18 @@ class ArtifactBody(Body):
     deleted: bool = False
     priority: Annotated[int, Field(strict=True)] = 0
     """Higher ones cross the link first."""
+
+    def entry(self) -> GroupEntry:
+        """Return it as a group's entry; raises ``InvalidInputError``."""
+        return group_entry(
+            self.repository,
+            self.tags or (),
+            self.digest,
+            self.labels,
+            self.type,
+            deleted=self.deleted,
+            priority=self.priority,
+        )
 
     @classmethod
     def of(cls, entry: GroupEntry) -> "ArtifactBody":
@@ -65,6 +79,28 @@ class GroupSync(Body):
         )
 
 
+class GroupCreation(Body):
+    """A group that names nothing yet."""
+
+    group: Text
+    registry: Text = ""
+    """Empty: the centre's source."""
+
+
+class GroupPatch(Body):
+    """What of a group shall change; what is left out, or null, stays, but for the expiry: null is for ever."""
+
+    is_staged: bool | None = None
+    config_name: Text | None = None
+    """Of a config that is there; empty: none."""
+    expires_after_seconds: int | None = None
+
+    def change(self) -> GroupChange:
+        """Return it as the use case takes it."""
+        has_expiry = "expires_after_seconds" in self.model_fields_set
+        return GroupChange(self.is_staged, self.config_name, has_expiry, self.expires_after_seconds)
+
+
 class GroupBody(Body):
     """A group."""
 
@@ -78,6 +114,12 @@ class GroupBody(Body):
     publish: Publish
     platforms: list[str]
     signature_keys: list[str]
+    config_name: str
+    """Of the config that its satellites get from it; empty: none."""
+    is_staged: bool
+    """Whether its generations reach sites by rollouts only."""
+    released_generation: int | None
+    """Staged: what satellites without a pin follow; null: nothing yet."""
     unresolved_count: int
     """How many artifacts the source did not have when the group was last to be published."""
 
@@ -96,6 +138,9 @@ class GroupBody(Body):
             publish=policy.publish,
             platforms=[str(platform) for platform in policy.platforms],
             signature_keys=list(policy.signature_keys),
+            config_name=group.config_name,
+            is_staged=group.is_staged,
+            released_generation=group.released_generation,
             unresolved_count=unresolved_count,
         )
 
@@ -104,6 +149,10 @@ class GroupDetail(GroupBody):
     """A group with its artifacts, and what was last published of it."""
 
     artifacts: list[ArtifactBody] = Field(default_factory=list)
+    """Listed by hand."""
+    selectors: list[SelectorBody] = Field(default_factory=list)
+    members: list[ArtifactBody] = Field(default_factory=list)
+    """Pushed by its replication rule."""
     generation: int = 0
     digest: str | None = None
     unresolved: list[UnresolvedBody] = Field(default_factory=list)

@@ -5,7 +5,6 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from harbor_satellite.errors import AuthenticationError
-from harbor_satellite.ground_control import credentials
 from harbor_satellite.ground_control.callers import (
     BasicHeader,
     SharedContext,
@@ -21,12 +20,13 @@ def require_satellite(request: Request, context: SharedContext, basic: BasicHead
     """Return the satellite that calls with its credential."""
     username, secret = parse_basic(basic)
     try:
-        with context.reading() as session:
-            return credentials.authenticate_satellite(session, username, secret)
+        identity = context.identities.authenticate(username, secret)
     except AuthenticationError:
         # Looked at first and counted after: whoever has the right secret never waits for those who don't.
         refuse_until(context.note_secret_failure((client_address(request), username[:128])))
         raise
+    refuse_until(context.limits.satellites.take(identity.satellite_id, context.monotonic()), "too many requests")
+    return identity
 
 
 CallingSatellite = Annotated[SatelliteIdentity, Depends(require_satellite)]

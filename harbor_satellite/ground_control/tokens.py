@@ -1,4 +1,4 @@
-"""One-time tokens, session tokens and satellite secrets: make, hash, compare. Pure but for randomness.
+"""One-time tokens, session tokens, API tokens and satellite secrets: make, hash, compare. Pure but for randomness.
 
 All of them are long and random, so one round of sha256 is enough: there is nothing to guess.
 """
@@ -15,6 +15,8 @@ from pydantic import SecretStr
 
 _TOKEN_BYTES: Final = 32
 _SESSION_BYTES: Final = 64  # 88 characters in base64, as the original's clients know them
+API_TOKEN_PREFIX: Final = "hs_"  # noqa: S105  (what they all begin with)
+"""How an API token begins, so that people and scanners of secrets know one when they see it."""
 _LONGEST: Final = 512  # characters; nothing of ours is longer, and hashing megabytes is work for an attacker to order
 
 
@@ -26,6 +28,11 @@ def mint_token() -> SecretStr:
 def mint_session_token() -> SecretStr:
     """Make a session's bearer token: 64 random bytes in 88 characters."""
     return SecretStr(urlsafe_b64encode(secrets.token_bytes(_SESSION_BYTES)).decode())
+
+
+def mint_api_token() -> SecretStr:
+    """Make an API token: a prefix that tells what it is, and 32 random bytes."""
+    return SecretStr(API_TOKEN_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES))
 
 
 def hash_token(token: SecretStr) -> str:

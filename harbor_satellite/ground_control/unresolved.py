@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 KEPT_UNRESOLVED: Final = 10_000
 """Of each group, and in each answer; of more, the first by name: then the source itself is what to look at."""
+_REFERENCE_LONGEST: Final = 512  # characters; of the column
 _REASON_LONGEST: Final = 2048  # characters; the source has its say in them
 
 
@@ -34,7 +35,7 @@ class Unresolved:
     """One entry that the source does not have as the group names it."""
 
     reference: str
-    """``repository:tag``, or ``repository@digest`` for an entry without a tag."""
+    """``repository:tag``, or ``repository@digest`` for an entry without a tag; with patterns, a selector."""
     reason: str
 
 
@@ -67,7 +68,7 @@ def record_unresolved(session: Session, spec: GroupSpec, problems: Iterable[Unre
     group = show_group(session, spec.name)
     mine = UnresolvedArtifact.group_id == group.id
     known = {row.reference: row for row in session.scalars(select(UnresolvedArtifact).where(mine))}
-    found = {problem.reference: _storable(problem.reason) for problem in problems}
+    found = {problem.reference[:_REFERENCE_LONGEST]: _storable(problem.reason) for problem in problems}
     kept = {reference: found[reference] for reference in sorted(found)[:KEPT_UNRESOLVED]}
     if kept == {reference: row.reason for reference, row in known.items()}:
         return

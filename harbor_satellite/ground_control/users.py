@@ -1,13 +1,14 @@
 """People and their sessions: who may call the API. Use cases over a ``Session`` and plain values.
 
-Two roles, as in the original: one ``system_admin`` named ``admin``, and admins that it makes.
+Three roles: one ``system_admin`` named ``admin`` and the admins that it makes, as in the original; and operators,
+who read everything and change nothing. Tokens for programs are in ``api_tokens``.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,9 +16,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from harbor_satellite.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
-from harbor_satellite.ground_control.database import reading
-from harbor_satellite.ground_control.models import LoginAttempts, User, UserSession
-from harbor_satellite.ground_control.passwords import check_password, hash_password, verify_password
+from harbor_satellite.ground_control.models import ApiToken, LoginAttempts, User, UserSession
+from harbor_satellite.ground_control.passwords import check_password, hash_password
 from harbor_satellite.ground_control.tokens import hash_token, mint_session_token
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from sqlalchemy.orm import Session
 
-    from harbor_satellite.ground_control.database import SessionFactory
-
 logger = logging.getLogger(__name__)
 
 SYSTEM_ADMIN: Final = "system_admin"
 ADMIN: Final = "admin"
 OPERATOR: Final = "operator"
+ROLES: Final = (OPERATOR, ADMIN, SYSTEM_ADMIN)
+"""Each may do what those before it may."""
 FIRST_USER: Final = "admin"
 
 _USERNAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}")
@@ -53,6 +53,11 @@ class Principal:
     user_id: int
     username: str
     role: str
+    """What the caller may do: the user's role, or the narrower one of its API token."""
+    token_id: int | None = None
+    """The API token that it calls with; None: a session, or name and password."""
+    password_hash: str | None = field(default=None, repr=False, compare=False)
+    """The user's when the caller was let in; see ``check_current``."""
 
     @property
     def is_system_admin(self) -> bool:
@@ -91,36 +96,59 @@ def ensure_first_user(session: Session, password: SecretStr | None, now: datetim
     return True
 
 
-def create_user(session: Session, username: str, password: SecretStr, now: datetime) -> User:
-    """Make an admin.
+def create_user(session: Session, username: str, password: SecretStr, now: datetime, role: str = ADMIN) -> User:
+    """Make an admin or operator.
 
     Raises:
-        InvalidInputError: bad or reserved name, or a password that breaks the policy.
+        InvalidInputError: bad or reserved name, a role that is neither, or a password that breaks the policy.
         ConflictError: the name is taken.
     """
     if _USERNAME.fullmatch(username) is None:
         raise InvalidInputError("a username has 1 to 128 characters of a-z, A-Z, 0-9, '.', '_', '-', '@', '+'")
     if username == FIRST_USER:
         raise InvalidInputError(f"username {FIRST_USER!r} is reserved")
+    _check_role(role)
     check_password(password)
-    return _add_user(session, username, ADMIN, password, now)
+    return _add_user(session, username, role, password, now)
 
 
 def list_users(session: Session) -> Sequence[User]:
-    """Return all admins by name; the system administrator is not shown, as in the original."""
+    """Return all admins and operators by name; the system administrator is not shown, as in the original."""
     return session.scalars(select(User).where(User.role != SYSTEM_ADMIN).order_by(User.username)).all()
 
 
 def show_user(session: Session, username: str) -> User:
-    """Return one admin; raises ``NotFoundError``."""
-    user = _find(session, username)
+    """Return one admin or operator; raises ``NotFoundError``."""
+    user = find_user(session, username)
     if user is None or user.role == SYSTEM_ADMIN:
         raise NotFoundError(f"no user {username[:128]!r}")
     return user
 
 
-def delete_user(session: Session, principal: Principal, username: str) -> None:
-    """Delete an admin with all sessions.
+def set_role(session: Session, username: str, role: str, now: datetime) -> str:
+    """Make a user an admin or an operator, at once: also for its open sessions.
+
+    Its API tokens never get wider by it: what they may do is the lesser of their own role and the user's, and
+    a user who becomes an operator keeps operator's tokens only.
+
+    Returns:
+        The role that the user had.
+
+    Raises:
+        InvalidInputError: neither of the two roles.
+        NotFoundError: there is no such user; the system administrator's role cannot change.
+    """
+    _check_role(role)
+    user = show_user(session, username)
+    before, user.role = user.role, role
+    user.updated_at = now
+    if role == OPERATOR:
+        session.execute(update(ApiToken).where(ApiToken.user_id == user.id).values(role=OPERATOR))
+    return before
+
+
+def delete_user(session: Session, principal: Principal, username: str) -> str:
+    """Delete a user with all sessions and tokens, and return the role that it had.
 
     Raises:
         InvalidInputError: oneself, or the system administrator.
@@ -128,59 +156,56 @@ def delete_user(session: Session, principal: Principal, username: str) -> None:
     """
     if username in {principal.username, FIRST_USER}:
         raise InvalidInputError(f"user {username!r} cannot be deleted")
-    session.delete(show_user(session, username))
+    user = show_user(session, username)
+    session.delete(user)
+    return user.role
 
 
 def set_password(session: Session, username: str, password: SecretStr, now: datetime) -> None:
-    """Set a user's password, end its sessions and lift its lock.
+    """Set a user's password, end its sessions and API tokens, and lift its lock.
 
     Raises:
         InvalidInputError: the password breaks the policy.
         NotFoundError: there is no such user.
     """
     check_password(password)
-    user = _find(session, username)
+    user = find_user(session, username)
     if user is None:
         raise NotFoundError(f"no user {username[:128]!r}")
     user.password_hash = hash_password(password)
     user.updated_at = now
+    # Whoever changes a password because somebody knew it must not have to think of what that one made with it.
     session.execute(delete(UserSession).where(UserSession.user_id == user.id))
+    session.execute(delete(ApiToken).where(ApiToken.user_id == user.id))
     session.execute(delete(LoginAttempts).where(LoginAttempts.user_id == user.id))
 
 
-def authenticate(
-    factory: SessionFactory, username: str, password: SecretStr, policy: LockoutPolicy, now: datetime
-) -> Principal:
-    """Tell who is behind a name and password, counting failures; takes the factory to hash between transactions.
+def open_session(session: Session, principal: Principal, ttl: timedelta, now: datetime) -> IssuedSession:
+    """Open a session for an authenticated user; sessions that ended are cleared away.
 
     Raises:
-        AuthenticationError: unknown user, wrong password or locked; the message is the same for all three.
+        AuthenticationError: the user is gone, or has another password since.
     """
-    with reading(factory) as session:
-        user = _find(session, username)
-    # Hashing takes long and must not hold a transaction; an unknown user costs as much as a known one.
-    is_right = verify_password(password, user.password_hash if user else None)
-    if user is None:
-        raise AuthenticationError("invalid credentials")
-    with reading(factory) as session:
-        has_failed_before = session.get(LoginAttempts, user.id) is not None
-    # The usual case, a right password and nothing before it, writes nothing.
-    if not is_right or has_failed_before:
-        with factory.begin() as session:
-            is_allowed = _note_attempt(session, user.id, policy, now, succeeded=is_right)
-        if not is_allowed:
-            raise AuthenticationError("invalid credentials")
-    return Principal(user.id, user.username, user.role)
-
-
-def open_session(session: Session, principal: Principal, ttl: timedelta, now: datetime) -> IssuedSession:
-    """Open a session for an authenticated user; sessions that ended are cleared away."""
+    check_current(session, principal)
     token = mint_session_token()
     session.execute(delete(UserSession).where(UserSession.expires_at <= now))
     session.add(
         UserSession(user_id=principal.user_id, token_hash=hash_token(token), expires_at=now + ttl, created_at=now)
     )
     return IssuedSession(token, now + ttl)
+
+
+def check_current(session: Session, principal: Principal) -> None:
+    """Lock the user's row, and refuse who was let in before its password changed or it was deleted.
+
+    A change of password ends sessions and tokens; none may be made beside it by who knew the old one.
+
+    Raises:
+        AuthenticationError: the user is gone, or has another password since.
+    """
+    held = session.scalar(select(User.password_hash).where(User.id == principal.user_id).with_for_update())
+    if held is None or (principal.password_hash is not None and held != principal.password_hash):
+        raise AuthenticationError("invalid credentials")
 
 
 def resume_session(session: Session, token: SecretStr, now: datetime) -> Principal:
@@ -193,7 +218,7 @@ def resume_session(session: Session, token: SecretStr, now: datetime) -> Princip
     user = session.scalar(query)
     if user is None:
         raise AuthenticationError("invalid or expired session")
-    return Principal(user.id, user.username, user.role)
+    return Principal(user.id, user.username, user.role, password_hash=user.password_hash)
 
 
 def close_session(session: Session, token: SecretStr) -> None:
@@ -201,7 +226,8 @@ def close_session(session: Session, token: SecretStr) -> None:
     session.execute(delete(UserSession).where(UserSession.token_hash == hash_token(token)))
 
 
-def _find(session: Session, username: str) -> User | None:
+def find_user(session: Session, username: str) -> User | None:
+    """Return a user of any role, or None; odd names are nobody's."""
     if _USERNAME.fullmatch(username) is None:
         return None
     return session.scalar(select(User).where(User.username == username))
@@ -218,26 +244,6 @@ def _add_user(session: Session, username: str, role: str, password: SecretStr, n
     return user
 
 
-def _note_attempt(session: Session, user_id: int, policy: LockoutPolicy, now: datetime, *, succeeded: bool) -> bool:
-    """Count the attempt; return whether it may pass: right, and not locked by others meanwhile."""
-    # The user's row is the lock: attempts at one account are counted one after another.
-    session.execute(update(User).where(User.id == user_id).values(updated_at=User.updated_at))
-    attempts = session.get(LoginAttempts, user_id)
-    is_locked = attempts is not None and attempts.locked_until is not None and now < attempts.locked_until
-    if is_locked:
-        return False
-    if succeeded:
-        if attempts is not None:
-            session.delete(attempts)
-        return True
-    if attempts is None:
-        attempts = LoginAttempts(user_id=user_id, failed_count=0, last_failed_at=now)
-        session.add(attempts)
-    was_locked = attempts.locked_until is not None
-    attempts.failed_count = 1 if was_locked else attempts.failed_count + 1
-    attempts.last_failed_at = now
-    attempts.locked_until = None
-    if attempts.failed_count >= policy.max_failures:
-        attempts.locked_until = now + policy.lockout
-        logger.warning("account locked user_id=%d seconds=%d", user_id, policy.lockout.total_seconds())
-    return False
+def _check_role(role: str) -> None:
+    if role not in {ADMIN, OPERATOR}:
+        raise InvalidInputError(f"role must be {ADMIN!r} or {OPERATOR!r}, not {role[:32]!r}")

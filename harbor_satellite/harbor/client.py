@@ -1,12 +1,11 @@
-"""Harbor's REST API v2.0 over httpx: one request, one answer, errors of ours; and its projects.
+"""Harbor's REST API v2.0 over httpx: one request, one answer, errors of ours; listings page by page.
 
-What must not live here: robot accounts (``robots.py``), and what to do with any of it.
+What must not live here: any one resource (each has a module beside this one), and what to do with any of it.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -23,11 +22,14 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-logger = logging.getLogger(__name__)
-
 ANSWER_MAX_BYTES: Final = 1024 * 1024  # bytes
+PAGE_MAX_BYTES: Final = 4 * 1024 * 1024  # bytes
+"""Of one page of a listing. Measured: 0.9 kB an artifact, 0.16 kB each of its tags, 0.2 kB each child of an index, and
+the image's whole configuration on top. A page of 100 with 200 tags each is just within; what is not comes in smaller
+pages, down to one artifact with some 20,000 tags."""
 PAGE_SIZE: Final = 100  # Harbor refuses more with 422, and -1 makes its paging endless
-_PAGES_MAX: Final = 1000
+_SMALLER: Final = 5  # pages become so many times smaller: 100, 20, 4, and at last 1
+_ITEMS_MAX: Final = 100_000
 _API: Final = "/api/v2.0"
 _RETRYABLE: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _DIGITS_MAX: Final = 9  # of a count or of seconds; more is no answer but an attack
@@ -43,6 +45,14 @@ class HarborAnswer:
     total_count: int | None = None
     location: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HarborPage:
+    """A page of a listing, and how many items Harbor says there are on all pages (None: it does not say)."""
+
+    items: list[dict[str, Any]]
+    total_count: int | None
 
 
 class HarborClient:
@@ -100,6 +110,7 @@ class HarborClient:
         expected: Collection[int],
         params: Mapping[str, str | int] | None = None,
         body: object = None,
+        max_bytes: int = ANSWER_MAX_BYTES,
     ) -> HarborAnswer:
         """Ask once; nothing is tried again here.
 
@@ -109,10 +120,11 @@ class HarborClient:
             expected: statuses that are an answer and not an error.
             params: query.
             body: to be sent as JSON; None for no body.
+            max_bytes: of the answer's body.
 
         Raises:
             RemoteError: unreachable, or another status.
-            SizeLimitError: more than ``ANSWER_MAX_BYTES``.
+            SizeLimitError: more than ``max_bytes``.
             UntrustedDataError: an expected status whose body is not JSON.
         """
         what = f"{method} {path} at {self.url}"
@@ -120,7 +132,7 @@ class HarborClient:
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             with self._client.stream(method, path, params=params, content=content, headers=headers) as response:
-                raw = _read(response, what)
+                raw = _read(response, what, max_bytes)
         except httpx.HTTPError as error:
             raise RemoteError(f"{what}: {type(error).__name__}", retryable=True) from error
         if response.status_code not in expected:
@@ -134,25 +146,44 @@ class HarborClient:
         )
 
     def items(self, path: str, params: Mapping[str, str | int] | None = None) -> Iterator[dict[str, Any]]:
-        """Give every item of a listing, page by page; ends though Harbor's ``Link`` would not.
+        """Give every item of a listing; ends though Harbor's ``Link`` would not.
 
-        The filter ``q`` is a hint only: Harbor ignores keys it does not know, so check every item again.
+        The filter ``q`` is a hint only: Harbor ignores keys it does not know, so check every item again. What comes
+        or goes meanwhile may be missed: where an absence means a deletion, use ``listing.complete``.
 
         Raises:
-            RemoteError: see ``request``; UntrustedDataError: the listing is not a list of objects.
+            RemoteError: see ``request``.
+            UntrustedDataError: see ``pages``; SizeLimitError likewise.
         """
-        seen = 0
-        for page in range(1, _PAGES_MAX + 1):
-            query = {**(params or {}), "page": page, "page_size": PAGE_SIZE}
-            answer = self.request("GET", path, expected={200}, params=query)
-            found = answer.document or []
+        for page in self.pages(path, params):
+            yield from page.items
+
+    def pages(self, path: str, params: Mapping[str, str | int] | None = None) -> Iterator[HarborPage]:
+        """Give a listing page by page; a page too long to be read comes as several smaller ones.
+
+        Raises:
+            RemoteError: see ``request``.
+            UntrustedDataError: the listing is not a list of objects, or has no end.
+            SizeLimitError: a single item is longer than ``PAGE_MAX_BYTES``.
+        """
+        seen, size = 0, PAGE_SIZE
+        while seen < _ITEMS_MAX:
+            query = {**(params or {}), "page": seen // size + 1, "page_size": size}
+            try:
+                answer = self.request("GET", path, expected={200}, params=query, max_bytes=PAGE_MAX_BYTES)
+            except SizeLimitError:
+                if size == 1:
+                    raise
+                size = size // _SMALLER or 1  # divides the larger size, so that what was seen is whole pages of it
+                continue
+            found = [] if answer.document is None else answer.document
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
                 raise UntrustedDataError(f"GET {path} at {self.url}: not a list of objects")
-            yield from found
+            yield HarborPage(found, answer.total_count)
             seen += len(found)
-            if len(found) < PAGE_SIZE or (answer.total_count is not None and seen >= answer.total_count):
+            if len(found) != size or (answer.total_count is not None and seen >= answer.total_count):
                 return
-        raise UntrustedDataError(f"GET {path} at {self.url}: more than {_PAGES_MAX} pages")
+        raise UntrustedDataError(f"GET {path} at {self.url}: more than {_ITEMS_MAX} items")
 
     def check(self) -> None:
         """Raise ``RemoteError`` unless Harbor is up and healthy; it says so in the body, never in the status."""
@@ -161,35 +192,28 @@ class HarborClient:
         if status != "healthy":
             raise RemoteError(f"Harbor at {self.url} says that it is {str(status)[:40]!r}", status=200, retryable=True)
 
-    def project_exists(self, name: str) -> bool:
-        """Tell whether a project is there."""
-        answer = self.request("HEAD", "/projects", expected={200, 404}, params={"project_name": name})
-        return answer.status == httpx.codes.OK
 
-    def ensure_private_project(self, name: str) -> None:
-        """Make sure that a project is there and that nobody reads it without credentials.
-
-        The original creates its ``satellite`` project public, states and configs readable by all.
-        """
-        if not self.project_exists(name):
-            body = {"project_name": name, "public": False, "metadata": {"public": "false"}, "storage_limit": -1}
-            self.request("POST", "/projects", expected={201, 409}, body=body)
-            logger.info("project created project=%s", name)
-            return
-        path = f"/projects/{quote(name, safe='')}"
-        project = self.request("GET", path, expected={200}).document
-        metadata = project.get("metadata") if isinstance(project, dict) else None
-        if isinstance(metadata, dict) and metadata.get("public") == "true":
-            self.request("PUT", path, expected={200}, body={"metadata": {"public": "false"}})
-            logger.warning("project was public, made private project=%s", name)
+def filter_value(text: str) -> str:
+    """Return a value as the filter ``q`` must carry it: Harbor decodes it once more than the query."""
+    return quote(text, safe="")
 
 
-def _read(response: httpx.Response, what: str) -> bytes:
+def repository_path(project: str, repository: str) -> str:
+    """Return the path of a repository below ``/api/v2.0``; slashes in its name are quoted twice, as Harbor wants.
+
+    Args:
+        project: its name.
+        repository: its name below the project.
+    """
+    return f"/projects/{quote(project, safe='')}/repositories/{quote(quote(repository, safe=''), safe='')}"
+
+
+def _read(response: httpx.Response, what: str, max_bytes: int) -> bytes:
     raw = bytearray()
     for chunk in response.iter_bytes():
         raw += chunk
-        if len(raw) > ANSWER_MAX_BYTES:
-            raise SizeLimitError(f"{what}: the answer is longer than {ANSWER_MAX_BYTES} bytes")
+        if len(raw) > max_bytes:
+            raise SizeLimitError(f"{what}: the answer is longer than {max_bytes} bytes")
     return bytes(raw)
 
 

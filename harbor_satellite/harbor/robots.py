@@ -1,4 +1,4 @@
-"""Harbor's robot accounts: make, find, renew the secret of, grant projects to, delete.
+"""Harbor's robot accounts: make, find, grant projects to, delete.
 
 System-level robots with exactly what a satellite needs: to pull from named projects, nothing else.
 """
@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
-from harbor_satellite.errors import InvalidInputError, UntrustedDataError
+from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.harbor.client import filter_value
+from harbor_satellite.harbor.documents import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from harbor_satellite.harbor.client import HarborClient
 
@@ -23,8 +25,11 @@ DESCRIPTION: Final = "managed by ground-control should not edit"
 """The original's words: a robot that says so is Ground Control's, any other is left alone."""
 
 _NAME: Final = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
+_IN_NAME: Final = re.compile(r"[a-z0-9._-]")
+_LATEST: Final = 253_402_300_799  # seconds; the end of the year 9999
 _PULL: Final = (("repository", "read"), ("repository", "pull"), ("artifact", "read"))
 _FOREVER: Final = -1
+_SYSTEM: Final = "system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,9 @@ class Robot:
     expires_at: datetime | None
     projects: tuple[str, ...]
     """Sorted."""
-
-    def has_expired(self, now: datetime) -> bool:
-        """Tell whether Harbor refuses it; a new secret would not change that."""
-        return self.expires_at is not None and now >= self.expires_at
+    permissions: frozenset[tuple[str, str, str, str]] = frozenset()
+    """Kind, namespace, resource, action of everything that it may do."""
+    level: str = _SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +85,39 @@ def create_robot(client: HarborClient, name: str, projects: Iterable[str], durat
         "level": "system",
         "permissions": _permissions(projects),
     }
-    document = client.request("POST", "/robots", expected={201}, body=body).document
-    try:
-        return NewRobot(
-            id=int(document["id"]),
-            name=str(document["name"]),
-            secret=_secret(document),
-            expires_at=_moment(document.get("expires_at")),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UntrustedDataError(f"robot {name} at {client.url}: the answer is not a robot with a secret") from error
+    answer = client.request("POST", "/robots", expected={201}, body=body)
+    document = Document.of(answer.document, f"robot {name} at {client.url}")
+    return NewRobot(
+        id=document.id(),
+        name=document.required("name"),
+        secret=SecretStr(document.required("secret")),
+        expires_at=_moment(document.number("expires_at")),
+    )
 
 
 def find_robot(client: HarborClient, name: str) -> Robot | None:
-    """Find a system robot by its name without Harbor's prefix."""
-    for item in client.items("/robots", {"q": f"name={name}"}):
-        robot = _robot(client, item)
-        # q is only a hint: Harbor answers with everything when it does not understand it.
-        if robot.name.partition("$")[2] == name or robot.name == name:
-            return robot
-    return None
+    """Find a system robot by its name without Harbor's prefix, whatever that prefix is.
+
+    Where the prefix cannot be told from the name (it ends with a letter, say), only a single answer is believed.
+    """
+    found = [_robot(client, item) for item in client.items("/robots", {"q": f"name={filter_value(name)}"})]
+    matching = [robot for robot in found if robot.level == _SYSTEM and robot.name.endswith(name)]
+    # q is only a hint: Harbor answers with everything when it does not understand it.
+    certain = [robot for robot in matching if _is_short_name(robot.name.removesuffix(name))]
+    if certain:
+        return min(certain, key=lambda robot: len(robot.name))
+    return matching[0] if len(matching) == len(found) == 1 else None
+
+
+def is_ours(robot: Robot, name: str) -> bool:
+    """Tell whether a robot can be the one that Ground Control made by this name, whatever Harbor's prefix is."""
+    return robot.description == DESCRIPTION and robot.level == _SYSTEM and robot.name.endswith(name)
+
+
+def list_robots(client: HarborClient) -> Iterator[Robot]:
+    """Give all robots of the system; not those of projects."""
+    for item in client.items("/robots"):
+        yield _robot(client, item)
 
 
 def get_robot(client: HarborClient, robot_id: str) -> Robot | None:
@@ -109,21 +126,12 @@ def get_robot(client: HarborClient, robot_id: str) -> Robot | None:
     return None if answer.status == 404 else _robot(client, answer.document)  # noqa: PLR2004 - HTTP
 
 
-def refresh_robot_secret(client: HarborClient, robot_id: str) -> SecretStr:
-    """Give a robot a new secret; the old one is dead at once, its expiry stays as it was.
+def set_robot_projects(client: HarborClient, robot: Robot, projects: Iterable[str]) -> None:
+    """Let a robot pull from exactly these projects; its secret stays as it is.
 
     Raises:
         RemoteError: ``.status`` 403 if the client is itself a robot (Harbor never lets robots do this).
     """
-    document = client.request("PATCH", _path(robot_id), expected={200}, body={}).document
-    try:
-        return _secret(document)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UntrustedDataError(f"robot {robot_id} at {client.url}: the answer has no secret") from error
-
-
-def set_robot_projects(client: HarborClient, robot: Robot, projects: Iterable[str]) -> None:
-    """Let a robot pull from exactly these projects; its secret stays as it is."""
     body = {
         "id": robot.id,
         "name": robot.name,  # with the prefix: Harbor takes the short name for a change of name
@@ -152,35 +160,33 @@ def _path(robot_id: str) -> str:
     return f"/robots/{robot_id}"
 
 
-def _robot(client: HarborClient, document: Any) -> Robot:
-    try:
-        return Robot(
-            id=int(document["id"]),
-            name=str(document["name"]),
-            description=str(document.get("description") or ""),
-            duration_days=int(document.get("duration") or _FOREVER),
-            is_disabled=document.get("disable") is True,  # false is left out of some answers
-            expires_at=_moment(document.get("expires_at")),
-            projects=tuple(
-                sorted(
-                    str(permission["namespace"])
-                    for permission in document.get("permissions") or ()
-                    if permission.get("kind") == "project"
-                )
-            ),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UntrustedDataError(f"a robot at {client.url} does not parse: {error!r}") from error
+def _is_short_name(prefix: str) -> bool:
+    # What stands before a name is the whole prefix if it cannot be the beginning of a longer name: ``robot$``.
+    return not prefix or _IN_NAME.match(prefix[-1]) is None
 
 
-def _secret(document: Any) -> SecretStr:
-    secret = document["secret"]
-    if not isinstance(secret, str) or not secret:
-        raise ValueError("no secret")
-    return SecretStr(secret)
+def _robot(client: HarborClient, value: Any) -> Robot:
+    document = Document.of(value, f"a robot at {client.url}")
+    permissions = [
+        (one.text("kind"), one.text("namespace"), access.text("resource"), access.text("action"))
+        for one in document.objects("permissions")
+        for access in one.objects("access")
+    ]
+    return Robot(
+        id=document.id(),
+        name=document.required("name"),
+        description=document.text("description"),
+        duration_days=document.number("duration") or _FOREVER,
+        is_disabled=document.flag("disable"),  # false is left out of some answers
+        expires_at=_moment(document.number("expires_at")),
+        projects=tuple(sorted({namespace for kind, namespace, _, _ in permissions if kind == "project"})),
+        permissions=frozenset(permissions),
+        level=document.text("level") or _SYSTEM,
+    )
 
 
-def _moment(epoch_seconds: Any) -> datetime | None:
+def _moment(epoch_seconds: int) -> datetime | None:
     # -1 means that it never expires, 0 that Harbor left it out.
-    seconds = int(epoch_seconds or 0)
-    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+    if not 0 < epoch_seconds <= _LATEST:
+        return None
+    return datetime.fromtimestamp(epoch_seconds, UTC)

@@ -13,7 +13,9 @@ import io
 import json
 import tarfile
 import tempfile
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -87,6 +89,8 @@ class StatePusher:
     credentials: Credentials | None = None
     verify: bool | str = True
     """False, or the path of a CA bundle, as for ``requests``."""
+    _kept: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+    """Each thread's client, with its connections: who pushes thousands of states asks once how to log in."""
 
     def push(self, repository: str, tags: Iterable[str], raw: bytes) -> Digest:
         """Push a state under every tag, and return its manifest's digest.
@@ -112,6 +116,7 @@ class StatePusher:
                 _check(response)
                 expected.verify(_sent_bytes(response), f"the state sent to {self.host}/{repository}:{tag}")
         except (requests.RequestException, AuthenticationException, ValueError, RuntimeError, OSError) as error:
+            self._kept.client = None  # the registry may ask for another login by now
             # oras-py reports a refusal as ValueError or RuntimeError, its text being the registry's answer.
             retryable = isinstance(error, requests.ConnectionError | requests.Timeout)
             message = f"pushing a state to {self.host}/{repository} failed: {_first_line(error)}"
@@ -119,12 +124,21 @@ class StatePusher:
         return expected
 
     def _client(self) -> Any:
+        client = getattr(self._kept, "client", None)
+        if client is None:
+            client = self._kept.client = self._new_client()
+        return client
+
+    def _new_client(self) -> Any:
         backend = "basic" if self._asks_for_basic() else "token"
         client = _OneTryRegistry(
             hostname=self.host, insecure=self.plain_http, tls_verify=self.verify, auth_backend=backend
         )
         client.session.mount("http://", _DeadlineAdapter())
         client.session.mount("https://", _DeadlineAdapter())
+        client.session.cookies.set_policy(
+            DefaultCookiePolicy(allowed_domains=[])
+        )  # no push goes on in another's session
         if self.credentials:
             client.auth.set_basic_auth(self.credentials.username, self.credentials.password.get_secret_value())
         return client

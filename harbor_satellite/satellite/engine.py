@@ -10,6 +10,7 @@ import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harbor_satellite.errors import HarborSatelliteError, PausedError
@@ -26,11 +27,13 @@ from harbor_satellite.satellite.replication import (
     FetchedState,
     current_state_digest,
     fetch_generation,
+    fetch_satellite_state,
     fetch_state,
     utc_now,
 )
 from harbor_satellite.satellite.rollback import release
 from harbor_satellite.satellite.room import Room
+from harbor_satellite.satellite.site_config import SiteConfigKeeper
 from harbor_satellite.satellite.staging import Verifier, demands_of, site_blobs, stage
 from harbor_satellite.satellite.standing import drop_stale
 from harbor_satellite.state.plan import Rule
@@ -41,11 +44,12 @@ if TYPE_CHECKING:
 
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.satellite.connections import Connections
-    from harbor_satellite.satellite.options import ReplicationOptions
+    from harbor_satellite.satellite.options import ReplicationOptions, WanLimits
     from harbor_satellite.satellite.replication import Verify
     from harbor_satellite.satellite.store import SatelliteStore
     from harbor_satellite.satellite.wan import WanGate
     from harbor_satellite.state.artifact import StateArtifact
+    from harbor_satellite.state.config import SatelliteConfig
     from harbor_satellite.state.plan import Copy, ReplicationPlan
 
 
@@ -58,6 +62,7 @@ class Engine:
         options: how to go about it.
         gate: counts and bounds what is read from the source; None: nothing crosses a link.
         now: the clock.
+        limits_of: the bounds on the link under a config of the centre; None: those of the gate stay.
     """
 
     def __init__(
@@ -67,6 +72,8 @@ class Engine:
         options: ReplicationOptions,
         gate: WanGate | None = None,
         now: Callable[[], datetime] = utc_now,
+        *,
+        limits_of: Callable[[SatelliteConfig], WanLimits] | None = None,
     ) -> None:
         self.connections = connections
         self.store = store
@@ -74,6 +81,7 @@ class Engine:
         self.record = Record(store, options)
         self.started = time.monotonic()
         self._gate = gate
+        self._config = SiteConfigKeeper(store, gate, limits_of)
         self._now = now
         self._partials = PartialFolder(store.folder / "partial", reserve_bytes=options.disk_reserve_bytes)
         self._disk = DiskGuard(options.storage or store.folder, options.disk_reserve_bytes)
@@ -92,7 +100,12 @@ class Engine:
             PausedError: nothing may be asked of the source now.
             RemoteError: there is no state, or the source refused or could not be reached.
         """
-        self.check_link()
+        try:
+            self.check_link()
+        except PausedError as paused:
+            fetch = partial(fetch_satellite_state, self.connections, state_url, verify=self.state_verifier)
+            self._config.hear(paused, partial(current_state_digest, self.connections, state_url), fetch)
+            self.check_link()
         current = current_state_digest(self.connections, state_url)
         return None if self._is_settled(current) else current
 
@@ -135,14 +148,17 @@ class Engine:
             if current == generations.held:
                 return fetch_generation(self.connections, state_url, generations.current)
         applied = self.store.applied()
-        return fetch_state(
+        fetched = fetch_state(
             self.connections,
             state_url,
             applied.highest(),
             self._now(),
             verify=self.state_verifier,
             accepted=applied.state_digest,
+            serial=self._config.known.serial,
         )
+        self._config.accept(fetched.state, fetched.digest)
+        return fetched
 
     @property
     def state_verifier(self) -> Verify | None:

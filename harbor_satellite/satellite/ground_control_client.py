@@ -1,4 +1,4 @@
-"""The site's side of Ground Control's HTTP API: registration and status reports; one try each."""
+"""The site's side of Ground Control's HTTP API: registration, renewal and status reports; one try each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harbor_satellite.errors import (
     UntrustedDataError,
 )
 from harbor_satellite.registry.client_errors import RETRYABLE_STATUSES, parse_retry_after
-from harbor_satellite.state.wire import Registration, StatusReport
+from harbor_satellite.state.wire import Registration, RegistryAuth, ReportAnswer, StatusReport
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -80,8 +80,11 @@ class GroundControlClient:
             message = f"{self._url} answered a claim with something else than a registration"
             raise UntrustedDataError(message) from None
 
-    def report(self, report: StatusReport, username: str, secret: SecretStr) -> None:
+    def report(self, report: StatusReport, username: str, secret: SecretStr) -> ReportAnswer:
         """Deliver a status report as the satellite.
+
+        Returns:
+            What Ground Control has to say; nothing, if it is the original's.
 
         Raises:
             AuthenticationError: the satellite's credential is not (or no longer) good.
@@ -98,6 +101,36 @@ class GroundControlClient:
         if answer.status == _UNAUTHORIZED:
             raise AuthenticationError(f"{self._url} does not accept the credential of {username}")
         self._check(answer, "status report")
+        try:
+            return ReportAnswer.model_validate_json(answer.body)
+        except ValidationError:
+            return ReportAnswer()  # the original's answer is empty, or some text
+
+    def renew(self, username: str, secret: SecretStr, renewal_key: SecretStr) -> RegistryAuth:
+        """Ask for the satellite's next credential with the one that it has; the same key again if the answer is lost.
+
+        Raises:
+            AuthenticationError: the credential is not good, even for this: a new one-time token is needed.
+            RemoteError: Ground Control refused otherwise or could not be reached.
+            UntrustedDataError: the answer is not a credential.
+        """
+        answer = self._send(
+            "POST",
+            "/satellites/credential",
+            json={"renewal_key": renewal_key.get_secret_value()},
+            auth=httpx.BasicAuth(username, secret.get_secret_value()),
+        )
+        if answer.status == _UNAUTHORIZED:
+            raise AuthenticationError(
+                f"{self._url} renews no credential of {username}: it was revoked or expired too long ago; "
+                "register this site again with a new one-time token"
+            )
+        self._check(answer, "renewal of the credential")
+        try:
+            return RegistryAuth.model_validate_json(answer.body)
+        except ValidationError:
+            message = f"{self._url} answered a renewal with something else than a credential"
+            raise UntrustedDataError(message) from None  # as above: it may hold a secret
 
     def _send(self, method: str, path: str, **request: Any) -> _Answer:
         try:

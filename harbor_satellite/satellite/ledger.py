@@ -119,7 +119,7 @@ class LedgerFile:
 
     def __init__(self, path: Path, caps: Caps) -> None:
         self._path = path
-        self._caps = caps
+        self.caps = caps
         self._lock = threading.Lock()
         self._day = date.min
         self._left = 0  # reserved on disk for that day, and not spent
@@ -177,7 +177,7 @@ class LedgerFile:
             if self._left and day != self._day:
                 ledger = ledger.spend(-self._left, self._day)
                 self._left = 0
-            wanted = count - self._left + self._caps.step_bytes
+            wanted = count - self._left + self.caps.step_bytes
             ledger = ledger.spend(wanted, day)
             self._save(ledger)
         self._day, self._left, self._reserved = day, self._left + wanted, ledger.on(day)
@@ -202,7 +202,7 @@ class LedgerFile:
         aside = self._path.with_name(f"{self._path.name}.damaged")
         # A copy first, then the new file in one step: at no moment is there none, which would open the caps.
         write_atomically(aside, error.content)
-        ledger = assumed_ledger(day, self._caps)
+        ledger = assumed_ledger(day, self.caps)
         self._save(ledger)
         self._left = 0
         _log.warning("ledger is damaged: counting today as spent path=%s kept=%s reason=%s", self._path, aside, error)

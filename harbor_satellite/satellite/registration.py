@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from harbor_satellite.errors import InvalidInputError, NotFoundError
+from harbor_satellite.satellite.site_config import forget_serial
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,7 @@ def register(
         raise InvalidInputError("no one-time token given: HARBOR_SATELLITE_TOKEN or a token file")
     claim_key = SecretStr(store.claim_key(secrets.token_urlsafe(_CLAIM_KEY_BYTES)))
     registration = client.claim(token, claim_key)
+    forget_serial(store)
     store.save_registration(registration)
     _LOG.info("registered satellite=%s source=%s", registration.satellite, registration.auth.url)
     return registration

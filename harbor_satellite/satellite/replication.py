@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from harbor_satellite.errors import RemoteError, UntrustedDataError
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.state_pull import pull_state
+from harbor_satellite.satellite.site_config import check_serial
 from harbor_satellite.state.artifact import parse_state_artifact
 from harbor_satellite.state.names import group_name, group_state_repository
 from harbor_satellite.state.satellite_state import parse_satellite_state
@@ -71,6 +72,7 @@ def fetch_state(
     *,
     verify: Verify | None = None,
     accepted: Digest | None = None,
+    serial: int = 0,
 ) -> FetchedState:
     """Fetch the satellite state and the state of each of its groups, verified.
 
@@ -81,19 +83,16 @@ def fetch_state(
         now: this moment, for expiry.
         verify: checks who signed a state, given its registry's URL, repository and digest; None: nobody must have.
         accepted: the satellite state that is applied already: what was taken in time may be healed after its time.
+        serial: of the last satellite state that was taken; lower ones are not.
 
     Raises:
         RemoteError: one of them is not there, or the source refused or could not be reached.
         UntrustedDataError: one of them is damaged, malformed, has expired, is not signed as it must be, or is
             older than what is applied.
     """
-    reference = Reference.parse(state_url)
     url = registry_url(state_url)
     source = connections.source(url)
-    pulled = pull_state(source, reference.repository, reference.target)
-    if verify:
-        verify(url, reference.repository, pulled.digest)
-    satellite = parse_satellite_state(pulled.raw, None, str(reference))
+    satellite, satellite_digest = fetch_satellite_state(connections, state_url, verify=verify, serial=serial)
     groups, digests = [], []
     for pin in satellite.groups:
         # The state's own registry name may be the centre's inside address: the way the site came in is known to work.
@@ -101,10 +100,29 @@ def fetch_state(
         if verify:
             verify(url, pin.state.repository, group.digest)
         state = parse_state_artifact(group.raw, None, str(pin.state))
-        _check_trust(state, pin, seen.get(pin.group, 0), None if pulled.digest == accepted else now)
+        _check_trust(state, pin, seen.get(pin.group, 0), None if satellite_digest == accepted else now)
         groups.append(state)
         digests.append(group.digest)
-    return FetchedState(pulled.digest, tuple(groups), tuple(digests), satellite)
+    return FetchedState(satellite_digest, tuple(groups), tuple(digests), satellite)
+
+
+def fetch_satellite_state(
+    connections: Connections, state_url: str, *, verify: Verify | None = None, serial: int = 0
+) -> tuple[SatelliteState, Digest]:
+    """Fetch the satellite state alone, verified, with its digest; see ``fetch_state``.
+
+    Raises:
+        RemoteError: it is not there, or the source refused or could not be reached.
+        UntrustedDataError: it is damaged, malformed, not signed as it must be, or older than the last one taken.
+    """
+    reference = Reference.parse(state_url)
+    url = registry_url(state_url)
+    pulled = pull_state(connections.source(url), reference.repository, reference.target)
+    if verify:
+        verify(url, reference.repository, pulled.digest)
+    state = parse_satellite_state(pulled.raw, None, str(reference))
+    check_serial(state, serial, str(reference))
+    return state, pulled.digest
 
 
 def fetch_generation(connections: Connections, state_url: str, generation: SiteGeneration) -> FetchedState:

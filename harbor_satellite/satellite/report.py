@@ -27,6 +27,12 @@ class SiteFacts:
     bytes_this_month: int = 0
     decisions: tuple[ImageDecision, ...] = ()
     is_rolled_back: bool = False
+    storage_free_bytes: int | None = None
+    """Free bytes of the disk that the local registry fills; None: it does not say."""
+    link_bytes_per_second: int | None = None
+    """See ``link_rate``."""
+    config_digest: str = ""
+    """Of the centre's config that is applied; empty: it said nothing."""
 
 
 def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: datetime) -> StatusReport:
@@ -48,6 +54,7 @@ def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: date
         activity=run.summary if run else "no run yet",
         # Only a state that the site is wholly on counts as applied.
         latest_state_digest=str(applied.state_digest) if applied.is_converged else "",
+        latest_config_digest=facts.config_digest,
         storage_used_bytes=facts.storage_used_bytes,
         request_created_time=now,
         last_sync_duration_ms=round(run.seconds * 1000) if run else 0,
@@ -63,4 +70,6 @@ def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: date
         bytes_today=facts.bytes_today,
         bytes_this_month=facts.bytes_this_month,
         is_rolled_back=facts.is_rolled_back,
+        storage_free_bytes=facts.storage_free_bytes,
+        link_bytes_per_second=facts.link_bytes_per_second,
     )

@@ -28,6 +28,7 @@ _PRIVATE_FILE: Final = 0o600
 _PRIVATE_FOLDER: Final = 0o700
 _APPLIED: Final = "applied.json"
 _REST: Final = "rest.json"
+_RENEWAL: Final = "renewal.json"
 _LEFT_BEHIND_SECONDS: Final = 3600.0
 _PARSED_MAX: Final = 8
 _PARSED: Final[dict[Path, tuple[tuple[int, int, int], object]]] = {}
@@ -74,6 +75,22 @@ class SatelliteStore:
             return str(document["claim_key"])
         self.write_document("claim.json", {"claim_key": make})
         return make
+
+    def renewal_key(self, make: str) -> str:
+        """Return the key under which this site asks for its next credential; ``make`` is kept if there was none.
+
+        It is on disk before the first request is sent, as the claim key is.
+        """
+        document = self.read_document(_RENEWAL)
+        if document and isinstance(document.get("renewal_key"), str):
+            return str(document["renewal_key"])
+        self.write_document(_RENEWAL, {"renewal_key": make})
+        return make
+
+    def save_renewed(self, registration: Registration) -> None:
+        """Keep the registration with its next credential; the renewal key is of no use any more."""
+        self.write_document("registration.json", registration.model_dump(mode="json"))
+        (self.folder / _RENEWAL).unlink(missing_ok=True)
 
     def applied(self) -> Applied:
         """Return the record of the last run; an empty one if there was none.

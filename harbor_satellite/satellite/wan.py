@@ -6,6 +6,7 @@ that reads or writes at the site: only what comes from the source is limited.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,10 +18,10 @@ from harbor_satellite.errors import PausedError, StorageError
 from harbor_satellite.satellite.disk import show_bytes
 from harbor_satellite.satellite.ledger import Caps, LedgerFile
 from harbor_satellite.satellite.throttle import TokenBucket
-from harbor_satellite.satellite.windows import SyncWindows, start_of_day
+from harbor_satellite.state.windows import SyncWindows, start_of_day
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from datetime import date
     from pathlib import Path
     from types import TracebackType
@@ -98,13 +99,32 @@ class WanGate:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._windows = SyncWindows.parse(limits.windows, limits.timezone)
-        self._caps = Caps(limits.daily_bytes, limits.monthly_bytes)
+        self._windows, self._caps, self._bucket = _bounds(limits)
         self._file = LedgerFile(ledger_path, self._caps)
-        rate = limits.bytes_per_second
-        self._bucket = None if rate is None else TokenBucket(rate, max(1, int(rate * _BURST_SECONDS)))
         self._now, self._monotonic, self._sleep = now, monotonic, sleep
         self._is_stopping = threading.Event()
+        self._is_permitted = False
+
+    def change(self, limits: WanLimits) -> None:
+        """Go on with other windows, caps and rate; what was counted stays.
+
+        Raises:
+            InvalidInputError: a window or the time zone is none; nothing is changed.
+        """
+        self._windows, self._caps, self._bucket = _bounds(limits)
+        self._file.caps = self._caps
+
+    @contextlib.contextmanager
+    def permitted(self) -> Iterator[None]:
+        """Let what is read meanwhile through whatever the bounds say: it is counted all the same.
+
+        For the few bytes with which the centre lifts bounds that it set; not while images are read.
+        """
+        self._is_permitted = True
+        try:
+            yield
+        finally:
+            self._is_permitted = False
 
     def check(self) -> None:
         """Do nothing if bytes may move now; to be asked before a run and before a request.
@@ -185,7 +205,7 @@ class WanGate:
 
     def _wait(self, now: datetime, seconds: float) -> None:
         closes_at = self._windows.closes_at(now)
-        if closes_at is not None and closes_at - now < timedelta(seconds=seconds):
+        if not self._is_permitted and closes_at is not None and closes_at - now < timedelta(seconds=seconds):
             raise PausedError(
                 f"the rate asks for {seconds:.0f} s more, the sync window closes at {self._windows.show(closes_at)}",
                 until=self._windows.next_opening(closes_at),
@@ -203,7 +223,7 @@ class WanGate:
             raise PausedError("reading from the source ends here: this replication is being stopped")
 
     def _refuse(self, now: datetime, counted: Counted) -> None:
-        if reason := self._reason(now, counted):
+        if not self._is_permitted and (reason := self._reason(now, counted)):
             raise PausedError(reason, until=self._resumes_at(now, counted))
 
     def _reason(self, now: datetime, counted: Counted) -> str:
@@ -232,3 +252,13 @@ class WanGate:
         elif caps.daily_bytes is not None and counted.day >= caps.daily_bytes:
             now = start_of_day(day + timedelta(days=1), self._windows.zone)
         return self._windows.next_opening(now)
+
+
+def _bounds(limits: WanLimits) -> tuple[SyncWindows, Caps, TokenBucket | None]:
+    rate = limits.bytes_per_second
+    bucket = None if rate is None else TokenBucket(rate, max(1, int(rate * _BURST_SECONDS)))
+    return (
+        SyncWindows.parse(limits.windows, limits.timezone),
+        Caps(limits.daily_bytes, limits.monthly_bytes),
+        bucket,
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from harbor_satellite.errors import InvalidInputError, MalformedStateError
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.state.artifact import reason_of, verified_json
+from harbor_satellite.state.config import SatelliteConfig, config_json, read_config
 from harbor_satellite.state.json_values import canonical_json, count, text
 from harbor_satellite.state.names import GroupName, SatelliteName, group_name, satellite_name
 
@@ -39,6 +40,12 @@ class SatelliteState:
     config: str = ""
     """URL of the satellite config; empty if it has none."""
     scheme: str = field(default="https", compare=False)
+    serial: int = 0
+    """Counts up with every publication for this satellite; 0 in a state that has none: then it cannot be ordered."""
+    settings: SatelliteConfig | None = None
+    """How the centre wants the site to work; None: nothing was said."""
+    problems: tuple[str, ...] = field(default=(), compare=False)
+    """What of the settings was not understood here, a sentence each that begins with the field's name."""
 
 
 def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> SatelliteState:
@@ -54,11 +61,16 @@ def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> Satel
         urls = [text(url) for url in document.get("states") or ()]
         pins = tuple(_pin(item) for item in document["groups"]) if "groups" in document else _pins_of_urls(urls)
         name = document.get("satellite")
+        # Read leniently: a site must go on replicating under a centre that is newer than itself.
+        settings, problems = (None, ()) if "settings" not in document else read_config(document["settings"])
         state = SatelliteState(
             satellite=satellite_name(name) if name else None,
             groups=tuple(sorted(pins, key=lambda pin: pin.group)),
             config=text(document.get("config") or ""),
             scheme="http" if any(url.startswith("http://") for url in urls) else "https",
+            serial=count(document.get("serial", 0), "serial"),
+            settings=settings,
+            problems=problems,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InvalidInputError) as error:
         raise MalformedStateError(f"malformed satellite state {what}: {reason_of(error)}") from error
@@ -68,7 +80,7 @@ def parse_satellite_state(raw: bytes, digest: Digest | None, what: str) -> Satel
 
 
 def satellite_state_json(state: SatelliteState) -> bytes:
-    """Write a satellite state: the original's ``states`` and ``config``, and our pins in ``groups``."""
+    """Write a satellite state: the original's ``states`` and ``config``, and what is ours beside them."""
     document: dict[str, object] = {
         "states": [
             f"{state.scheme}://{pin.state.registry}/{pin.state.repository}:{pin.state.tag or 'latest'}"
@@ -78,6 +90,11 @@ def satellite_state_json(state: SatelliteState) -> bytes:
         "satellite": state.satellite or "",
         "groups": [_pin_json(pin) for pin in state.groups],
     }
+    # Left out when there is nothing to say, so that such a state keeps its bytes and its digest.
+    if state.serial:
+        document["serial"] = state.serial
+    if state.settings is not None:
+        document["settings"] = config_json(state.settings)
     return canonical_json(document)
 
 

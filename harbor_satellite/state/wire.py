@@ -37,6 +37,8 @@ class RegistryAuth(WireModel):
     url: _Text
     username: _Text
     password: SecretStr
+    expires_at: datetime | None = None
+    """When the source takes it no more; None: never, or the centre did not say."""
 
     @field_serializer("password", when_used="json")
     def _reveal(self, password: SecretStr) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
 import sys
 import tarfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -22,48 +23,93 @@ from harbor_satellite.errors import RemoteError
 from harbor_satellite.processes import Child, free_port
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
-from harbor_satellite.registry.htpasswd import set_password
+from harbor_satellite.state.names import SatelliteName, work_pool_name
 from tests.acceptance.artifacts import read_blob
-from tests.acceptance.front import serve_front
-from tests.fakes.harbor_accounts import ADMIN as HARBOR_ADMIN
-from tests.fixtures_registry import PASSWORD, USERNAME, run_cncf, run_embedded
+from tests.fakes.harbor import FakeHarbor
+from tests.fakes.harbor_accounts import ADMIN
+from tests.fakes.harbor_registry import Backend
+from tests.fixtures_ground_control import serve
+from tests.fixtures_registry import run_cncf, run_embedded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from harbor_satellite.oci.descriptor import Descriptor
+    from harbor_satellite.oci.digest import Digest
 
 CLI = (sys.executable, "-c", "from harbor_satellite.cli import main; main()")
 ADMIN_PASSWORD = "Acceptance-1"
 PUBLISHING_SECONDS = 100.0  # of patience; it takes a few
-SHORTEST_TOKEN_SECONDS = 1  # Ground Control takes no less
-_PROJECT = Path(__file__).resolve().parents[2]
-_START_SECONDS = 120.0
+_START_SECONDS = 240.0
 _LOOK_SECONDS = 0.2
-_NOBODY_LISTENS = "http://127.0.0.1:1/api"
+_ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+_PULL = {"resource": "repository", "action": "pull"}
 
 T = TypeVar("T")
 Wanted = dict[str, dict[str, str]]
 """group → "repository:tag" → digest"""
 
 
+class Pushing(HttpRegistry):
+    """A registry as its administrator uses it: a project is made for what is pushed."""
+
+    def __init__(self, url: str, api: httpx.Client) -> None:
+        super().__init__(url, credentials=Credentials(ADMIN[0], SecretStr(ADMIN[1])))
+        self._api = api
+        self._projects: set[str] = set()
+
+    def blob_head(self, repository: str, digest: Digest) -> int | None:
+        self._make_project(repository)
+        return super().blob_head(repository, digest)
+
+    def blob_put(self, repository: str, descriptor: Descriptor, chunks: Iterable[bytes]) -> None:
+        self._make_project(repository)
+        super().blob_put(repository, descriptor, chunks)
+
+    def _make_project(self, repository: str) -> None:
+        project = repository.partition("/")[0]
+        if project not in self._projects:
+            self._projects.add(project)
+            self._api.post("/projects", json={"project_name": project, "public": False})
+
+
 @dataclass(frozen=True)
 class CentralRegistry:
-    """Where the centre keeps images and states; reading, too, needs a user."""
+    """The Harbor where the centre keeps images and states: a fake one, in front of a real registry."""
 
     url: str
     root: Path
-    htpasswd: Path
+    """Where the real registry has its files."""
+    fake: FakeHarbor
     client: HttpRegistry
+    """As Harbor's administrator."""
+    api: httpx.Client
+    """Harbor's API, as its administrator."""
+
+    def robots(self, satellite: str) -> dict[str, set[str]]:
+        """Return a satellite's robots with the projects that each may pull from."""
+        mine = re.compile(rf"robot\${re.escape(satellite)}(-r\d+)?")
+        answer = self.api.get("/robots", params={"page_size": -1})
+        assert answer.status_code == 200, answer.text
+        return {
+            robot["name"]: {one["namespace"] for one in robot["permissions"] if _PULL in one["access"]}
+            for robot in answer.json()
+            if mine.fullmatch(robot["name"])
+        }
 
 
 @dataclass(frozen=True)
 class Centre:
-    """Ground Control with its Prefect server and central worker, and its registry."""
+    """Ground Control with its Prefect server and central worker, and its Harbor."""
 
     url: str
     prefect_url: str
     central: CentralRegistry
     api: httpx.Client
     """As the administrator."""
+    environment: Mapping[str, str]
+    """Of Ground Control's processes."""
 
     def put_group(self, group: str, images: Mapping[str, str], *others: Mapping[str, Any]) -> None:
         """Make a group exactly these "repository:tag" → digest (empty: what the tag names), and other entries."""
@@ -115,6 +161,38 @@ class Centre:
         assert found is not None
         return found
 
+    def run_flow(self, deployment: str, **parameters: Any) -> str:
+        """Have the central worker run a flow now, as its schedule would, and wait; gives how it ended."""
+        found = httpx.get(f"{self.prefect_url}/deployments/name/{deployment}", trust_env=False)
+        assert found.status_code == 200, found.text
+        url = f"{self.prefect_url}/deployments/{found.json()['id']}/create_flow_run"
+        made = httpx.post(url, json={"parameters": parameters}, trust_env=False)
+        assert made.status_code == 201, made.text
+        run = f"{self.prefect_url}/flow_runs/{made.json()['id']}"
+        look = lambda: str(httpx.get(run, trust_env=False).json()["state_type"])  # noqa: E731 - one line each
+        return wait_until(look, lambda state: state in _ENDED, f"{deployment} to end")
+
+    def deployed(self, satellite: str) -> set[str]:
+        """Return what Prefect has for a satellite: deployments by their flow's name, and ``pool``."""
+        body = {"deployments": {"tags": {"all_": [f"satellite:{satellite}"]}}}
+        found = httpx.post(f"{self.prefect_url}/deployments/filter", json=body, trust_env=False)
+        assert found.status_code == 200, found.text
+        pool = httpx.get(f"{self.prefect_url}/work_pools/{work_pool_name(SatelliteName(satellite))}", trust_env=False)
+        entrypoints = {item["entrypoint"].rpartition(":")[2] for item in found.json()}
+        return entrypoints | ({"pool"} if pool.status_code == 200 else set())
+
+    def claim(self, token: str) -> tuple[str, str]:
+        """Claim a one-time token as a site does; gives the credential."""
+        answer = httpx.post(f"{self.url}/satellites/ztr", json={"token": token, "claim_key": "key"}, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        auth = answer.json()["auth"]
+        return auth["username"], auth["password"]
+
+    def report(self, satellite: str, auth: tuple[str, str]) -> httpx.Response:
+        """Report as a site that has nothing to say."""
+        body = {"name": satellite, "state_report_interval": "30s"}
+        return httpx.post(f"{self.url}/satellites/sync", json=body, auth=auth, timeout=30.0, trust_env=False)
+
     def _group_state(self, pin: str) -> dict[str, str]:
         place, _, digest = pin.partition("@")
         repository = place.partition("/")[2].rpartition(":")[0]
@@ -125,29 +203,6 @@ class Centre:
             for tag in item["tag"]
             if not item["deleted"]
         }
-
-
-@dataclass(frozen=True)
-class HarborCentre:
-    """A Ground Control whose source is a Harbor, without a Prefect of its own; its tokens are short-lived."""
-
-    url: str
-    harbor_url: str
-    environment: Mapping[str, str]
-    api: httpx.Client
-
-    def robots(self) -> list[dict[str, Any]]:
-        """Return the robots as the Harbor has them."""
-        answer = httpx.get(f"{self.harbor_url}/api/v2.0/robots?page_size=100", auth=HARBOR_ADMIN, trust_env=False)
-        assert answer.status_code == 200, answer.text
-        found: list[dict[str, Any]] = answer.json()
-        return found
-
-    def delete_robot(self, satellite: str) -> None:
-        """Delete a satellite's robot, as somebody may do in Harbor's own pages."""
-        (robot,) = [robot for robot in self.robots() if robot["name"] == f"robot${satellite}"]
-        answer = httpx.delete(f"{self.harbor_url}/api/v2.0/robots/{robot['id']}", auth=HARBOR_ADMIN, trust_env=False)
-        assert answer.status_code == 200, answer.text
 
 
 def artifact(reference: str, digest: str = "", *, deleted: bool = False) -> dict[str, Any]:
@@ -181,48 +236,50 @@ def read_state(registry: HttpRegistry, repository: str, reference: str) -> dict[
 
 
 @contextmanager
-def run_centre(folder: Path) -> Iterator[Centre]:
-    """Run a whole centre until the context ends."""
+def run_centre(folder: Path, database_url: str) -> Iterator[Centre]:
+    """Run a whole centre until the context ends.
+
+    Args:
+        folder: a new one for its files.
+        database_url: of Ground Control; empty: an SQLite file.
+    """
     port, prefect_port = free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     with _central_registry(folder / "central") as central:
-        environment = _environment(folder / "ground-control", port) | {
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_KIND": "oci",
+        environment = {
+            "HARBOR_SATELLITE_GROUND_CONTROL_PORT": str(port),
+            "HARBOR_SATELLITE_GROUND_CONTROL_DATA_DIR": str(folder / "ground-control"),
+            "HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD": ADMIN_PASSWORD,
+            "HARBOR_SATELLITE_GROUND_CONTROL_DATABASE_URL": database_url,
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_KIND": "harbor",
             "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_URL": central.url,
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME": USERNAME,
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_PASSWORD": PASSWORD,
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_HTPASSWD": str(central.htpasswd),
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME": ADMIN[0],
+            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_PASSWORD": ADMIN[1],
         }
         argv = (*CLI, "ground-control", "serve", "--prefect-port", str(prefect_port))
-        with running("ground control", argv, environment, folder, f"{url}/ping"), _administrator(url) as api:
-            yield Centre(url, f"http://127.0.0.1:{prefect_port}/api", central, api)
+        with running("ground control", argv, environment, folder, f"{url}/ping"), administrator(url) as api:
+            yield Centre(url, f"http://127.0.0.1:{prefect_port}/api", central, api, environment)
 
 
 @contextmanager
-def run_harbor_centre(folder: Path, projects: Sequence[str]) -> Iterator[HarborCentre]:
-    """Run a Ground Control over a fake Harbor that has these projects."""
-    port, api_port = free_port(), free_port()
-    url, api_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{api_port}"
-    options = [option for project in projects for option in ("--project", project)]
-    argv = (sys.executable, "-m", "tests.fakes.harbor", "--port", str(api_port), *options)
-    folder.mkdir(parents=True)
-    with (
-        run_embedded(folder / "registry") as registry,
-        running("harbor", argv, {"PYTHONPATH": str(_PROJECT)}, folder, f"{api_url}/api/v2.0/ping"),
-        serve_front(registry.url, api_url) as harbor_url,
-    ):
-        username, password = HARBOR_ADMIN
-        environment = _environment(folder / "ground-control", port) | {
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_KIND": "harbor",
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_URL": harbor_url,
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME": username,
-            "HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_PASSWORD": password,
-            "HARBOR_SATELLITE_GROUND_CONTROL_TOKEN_TTL_SECONDS": str(SHORTEST_TOKEN_SECONDS),
-            "PREFECT_API_URL": _NOBODY_LISTENS,
-        }
-        argv = (*CLI, "ground-control", "serve")
-        with running("ground control", argv, environment, folder, f"{url}/ping"), _administrator(url) as api:
-            yield HarborCentre(url, harbor_url, environment, api)
+def run_second(centre: Centre, folder: Path, **settings: str) -> Iterator[str]:
+    """Run another Ground Control on the same database, Harbor and Prefect; gives its address.
+
+    Args:
+        centre: the first.
+        folder: for its log.
+        settings: what is different, such as ``TOKEN_TTL_SECONDS``.
+    """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    own = {"PORT": str(port)} | settings
+    environment = {
+        **centre.environment,
+        **{f"HARBOR_SATELLITE_GROUND_CONTROL_{name}": value for name, value in own.items()},
+        "PREFECT_API_URL": centre.prefect_url,
+    }
+    with running("second ground control", (*CLI, "ground-control", "serve"), environment, folder, f"{url}/ping"):
+        yield url
 
 
 @contextmanager
@@ -238,39 +295,26 @@ def running(name: str, argv: Sequence[str], environment: Mapping[str, str], fold
 
 @contextmanager
 def _central_registry(folder: Path) -> Iterator[CentralRegistry]:
-    """Run CNCF distribution where it is on PATH, else the embedded registry."""
-    credentials = Credentials(USERNAME, SecretStr(PASSWORD))
-    if shutil.which("registry"):
+    """Run a fake Harbor in front of CNCF distribution where that is on PATH, else of the embedded registry."""
+    run = run_cncf if shutil.which("registry") else run_embedded
+    username, password = ADMIN
+    with run(folder) as registry:
+        fake = FakeHarbor(backend=Backend(registry.url))
         with (
-            run_cncf(folder, has_password=True) as started,
-            HttpRegistry(started.url, credentials=credentials) as client,
+            serve(fake.app) as url,
+            httpx.Client(base_url=f"{url}/api/v2.0", auth=(username, password), timeout=30.0, trust_env=False) as api,
         ):
-            yield CentralRegistry(started.url, started.root, folder / "htpasswd", client)
-        return
-    address = f"127.0.0.1:{free_port()}"
-    url, root, htpasswd = f"http://{address}", folder / "data", folder / "htpasswd"
-    folder.mkdir(parents=True)
-    set_password(htpasswd, USERNAME, PASSWORD)
-    argv = (*CLI, "edge", "registry", "--root", str(root), "--listen", address, "--htpasswd", str(htpasswd))
-    with (
-        running("central registry", (*argv, "--authenticated-read"), {}, folder, f"{url}/v2/"),
-        HttpRegistry(url, credentials=credentials) as client,
-    ):
-        yield CentralRegistry(url, root, htpasswd, client)
+            # Who brings its cookie back is asked for a CSRF token.
+            api.cookies = httpx.Cookies(CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])))
+            with Pushing(url, api) as client:
+                yield CentralRegistry(url, registry.root, fake, client, api)
 
 
 @contextmanager
-def _administrator(url: str) -> Iterator[httpx.Client]:
+def administrator(url: str) -> Iterator[httpx.Client]:
+    """Log in to Ground Control as its first user."""
     with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as api:
         answer = api.post("/login", json={"username": "admin", "password": ADMIN_PASSWORD})
         assert answer.status_code == 200, answer.text
         api.headers["Authorization"] = f"Bearer {answer.json()['token']}"
         yield api
-
-
-def _environment(data_dir: Path, port: int) -> dict[str, str]:
-    return {
-        "HARBOR_SATELLITE_GROUND_CONTROL_PORT": str(port),
-        "HARBOR_SATELLITE_GROUND_CONTROL_DATA_DIR": str(data_dir),
-        "HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD": ADMIN_PASSWORD,
-    }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.acceptance.centre import run_centre, run_harbor_centre
+from tests.acceptance.centre import run_centre
 from tests.acceptance.site import Site
 from tests.conftest import _FOREIGN_PREFIXES
 
@@ -21,19 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from tests.acceptance.centre import Centre, HarborCentre
+    from tests.acceptance.centre import Centre
+    from tests.ground_control.postgres import PostgresServer
 
-HARBOR_PROJECTS = ("satellite", "tills", "kiosks", "scanners")
 _TAIL_BYTES = 3000
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "acceptance(item): which item of the acceptance list the test asks for")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What waits for a token to expire comes last of these tests: by then it has.
-    items.sort(key=lambda item: "expiring_token" in getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -66,26 +61,20 @@ def quiet_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def centre(logs: Path, quiet_environment: None, request: pytest.FixtureRequest) -> Iterator[Centre]:
-    if any("expiring_token" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        request.getfixturevalue("expiring_token")  # its time runs while the other tests do
-    with run_centre(logs / "centre") as started:
-        yield started
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Of a new database for Ground Control: PostgreSQL where there is one, else an SQLite file."""
+    try:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+    except pytest.skip.Exception:
+        return ""
+    server.execute("CREATE DATABASE acceptance")
+    return server.url("acceptance")
 
 
 @pytest.fixture(scope="session")
-def harbor_centre(logs: Path, quiet_environment: None) -> Iterator[HarborCentre]:
-    with run_harbor_centre(logs / "harbor-centre", HARBOR_PROJECTS) as started:
+def centre(logs: Path, quiet_environment: None, database_url: str) -> Iterator[Centre]:
+    with run_centre(logs / "centre", database_url) as started:
         yield started
-
-
-@pytest.fixture(scope="session")
-def expiring_token(harbor_centre: HarborCentre) -> dict[str, str]:
-    """A one-time token of a centre whose tokens are short-lived, with the time of its end."""
-    answer = harbor_centre.api.post("/api/satellites", json={"name": "too-late", "groups": []})
-    assert answer.status_code == 200, answer.text
-    token: dict[str, str] = answer.json()
-    return token
 
 
 @pytest.fixture(scope="module")

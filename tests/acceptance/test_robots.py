@@ -1,90 +1,97 @@
-"""At a Harbor: what a satellite's robot account may pull is what all of its groups need."""
+"""At a Harbor: what a satellite's robot account may pull is what all of its groups need, and no more."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import httpx
 import pytest
+from pydantic import SecretStr
 
-from tests.acceptance.centre import artifact
+from harbor_satellite.errors import RemoteError
+from harbor_satellite.registry.auth import Credentials
+from harbor_satellite.registry.client import HttpRegistry
+from tests.acceptance import artifacts
+from tests.acceptance.centre import wait_until
 
 if TYPE_CHECKING:
-    from tests.acceptance.centre import Centre, HarborCentre
-
-_RUN_SECONDS = 90.0
-_PUBLISH = (
-    "from harbor_satellite.project import enter; enter(); "
-    "from flows.publish_state import publish_state; print(publish_state(return_state=True))"
-)
+    from tests.acceptance.centre import Centre
 
 
 @pytest.mark.acceptance("A18")
-def test_robot_may_pull_the_union_of_its_groups_projects(harbor_centre: HarborCentre, name: str) -> None:
-    tills, kiosks = f"{name}-tills", f"{name}-kiosks"
-    _put_group(harbor_centre, tills, "tills")
-    _put_group(harbor_centre, kiosks, "kiosks")
+def test_robot_pulls_from_the_union_of_its_groups_projects_and_from_no_other(centre: Centre, name: str) -> None:
+    tills, kiosks, other = (_image(centre, f"{name}-{part}") for part in ("tills", "kiosks", "other"))
+    centre.put_group(f"{name}-tills", {tills: ""})
+    centre.put_group(f"{name}-kiosks", {kiosks: ""})
 
-    _claim(harbor_centre, name, [tills, kiosks])
+    auth = centre.claim(centre.add_satellite(name, [f"{name}-tills", f"{name}-kiosks"]))
 
-    assert _may_pull_from(harbor_centre, name) == {"satellite", "tills", "kiosks"}
-
-
-@pytest.mark.acceptance("A18")
-def test_change_of_one_group_leaves_the_robot_the_projects_of_the_others(
-    harbor_centre: HarborCentre, centre: Centre, name: str
-) -> None:
-    tills, kiosks = f"{name}-tills", f"{name}-kiosks"
-    _put_group(harbor_centre, tills, "tills")
-    _put_group(harbor_centre, kiosks, "kiosks")
-    _claim(harbor_centre, name, [tills, kiosks])
-
-    _put_group(harbor_centre, kiosks, "scanners")
-    _publish(harbor_centre, centre)
-
-    assert _may_pull_from(harbor_centre, name) == {"satellite", "tills", "scanners"}
+    wait_until(lambda: _pulls(centre, auth, tills, kiosks, other), lambda found: found == {tills, kiosks}, "its rights")
 
 
 @pytest.mark.acceptance("A18")
-def test_robot_that_is_gone_holds_up_no_other_satellite(harbor_centre: HarborCentre, centre: Centre, name: str) -> None:
+def test_change_of_one_group_leaves_the_robot_the_projects_of_the_others(centre: Centre, name: str) -> None:
+    tills, kiosks, scanners = (_image(centre, f"{name}-{part}") for part in ("tills", "kiosks", "scanners"))
+    centre.put_group(f"{name}-tills", {tills: ""})
+    centre.put_group(f"{name}-kiosks", {kiosks: ""})
+    centre.claim(centre.add_satellite(name, [f"{name}-tills", f"{name}-kiosks"]))
+
+    centre.put_group(f"{name}-kiosks", {scanners: ""})
+
+    _wait_for_projects(centre, name, "satellite", f"{name}-tills", f"{name}-scanners")
+
+
+@pytest.mark.acceptance("A18")
+def test_robot_that_is_gone_holds_up_no_other_satellite(centre: Centre, name: str) -> None:
     group, first, second = f"{name}-group", f"{name}-1", f"{name}-2"
-    _put_group(harbor_centre, group, "tills")
+    tills, scanners = (_image(centre, f"{name}-{part}") for part in ("tills", "scanners"))
+    centre.put_group(group, {tills: ""})
     for satellite in (first, second):
-        _claim(harbor_centre, satellite, [group])
-    harbor_centre.delete_robot(first)
+        centre.claim(centre.add_satellite(satellite, [group]))
+    robots = centre.central.fake.accounts.robots
+    del robots[next(number for number, robot in robots.items() if robot.name == first)]
 
-    _put_group(harbor_centre, group, "scanners")
-    _publish(harbor_centre, centre)
+    centre.put_group(group, {scanners: ""})
 
-    assert _may_pull_from(harbor_centre, second) == {"satellite", "scanners"}
-
-
-def _put_group(harbor_centre: HarborCentre, group: str, project: str) -> None:
-    body = {"group": group, "registry": harbor_centre.harbor_url, "artifacts": [artifact(f"{project}/app:v1")]}
-    assert harbor_centre.api.post("/api/groups/sync", json=body).status_code == 200
+    _wait_for_projects(centre, second, "satellite", f"{name}-scanners")
 
 
-def _claim(harbor_centre: HarborCentre, name: str, groups: list[str]) -> None:
-    token = harbor_centre.api.post("/api/satellites", json={"name": name, "groups": groups}).json()["token"]
-    answer = httpx.get(f"{harbor_centre.url}/satellites/ztr/{token}", trust_env=False)
-    assert (answer.status_code, answer.json()["auth"]["username"]) == (200, f"robot${name}")
+@pytest.mark.acceptance("A19")
+def test_satellite_that_leaves_a_group_is_refused_its_projects(centre: Centre, name: str) -> None:
+    tills, kiosks = (_image(centre, f"{name}-{part}") for part in ("tills", "kiosks"))
+    centre.put_group(f"{name}-tills", {tills: ""})
+    centre.put_group(f"{name}-kiosks", {kiosks: ""})
+    auth = centre.claim(centre.add_satellite(name, [f"{name}-tills", f"{name}-kiosks"]))
+    wait_until(lambda: _pulls(centre, auth, tills, kiosks), lambda found: found == {tills, kiosks}, "its rights")
+
+    centre.change_membership("DELETE", name, f"{name}-kiosks")
+
+    wait_until(lambda: _pulls(centre, auth, tills, kiosks), lambda found: found == {tills}, "its rights to shrink")
 
 
-def _publish(harbor_centre: HarborCentre, centre: Centre) -> None:
-    """Run the central flow as a worker of that centre would."""
-    environment = {**os.environ, **harbor_centre.environment, "PREFECT_API_URL": centre.prefect_url}
-    command = [sys.executable, "-c", _PUBLISH]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_RUN_SECONDS, check=False)
-    assert done.returncode == 0, done.stderr
+def _image(centre: Centre, project: str) -> str:
+    reference = f"{project}/app:v1"
+    artifacts.push_simple_image(centre.central.client, reference, reference)
+    return reference
 
 
-def _may_pull_from(harbor_centre: HarborCentre, name: str) -> set[str]:
-    (robot,) = [robot for robot in harbor_centre.robots() if robot["name"] == f"robot${name}"]
-    return {permission["namespace"] for permission in robot["permissions"] if _has_pull(permission)}
+def _pulls(centre: Centre, auth: tuple[str, str], *references: str) -> set[str]:
+    """Return which of these a robot can really pull."""
+    return {reference for reference in references if _may_pull(centre.central.url, auth, reference)}
 
 
-def _has_pull(permission: dict[str, Any]) -> bool:
-    return permission["kind"] == "project" and {"resource": "repository", "action": "pull"} in permission["access"]
+def _may_pull(url: str, auth: tuple[str, str], reference: str) -> bool:
+    with HttpRegistry(url, credentials=Credentials(auth[0], SecretStr(auth[1]))) as registry:
+        try:
+            artifacts.layers_of(registry, reference)
+        except RemoteError as error:
+            assert error.status == 401, error
+            return False
+        return True
+
+
+def _wait_for_projects(centre: Centre, satellite: str, *projects: str) -> None:
+    wait_until(
+        lambda: centre.central.robots(satellite),
+        lambda robots: robots == {f"robot${satellite}": set(projects)},
+        f"{satellite} to be let into {projects}",
+    )

@@ -1,16 +1,32 @@
-"""A Harbor that behaves like the real one where that hurts: cookies, filters, paging, robots, tokens.
+"""A Harbor that behaves like the real one where that hurts: cookies, filters, paging, robots, tokens, hooks, rules.
 
-In a test it runs in a thread (``tests.fixtures_ground_control.serve``); by itself it is a process:
-``python -m tests.fakes.harbor --port N``.
+How to use it::
+
+    fake = FakeHarbor()
+    with serve(fake.app) as url:                     # tests.fixtures_ground_control; or the fixture ``fake_harbor``
+        fake.accounts.projects["acme"] = False       # a private project
+        digest = fake.push("acme/app", "v1", platforms=("linux/amd64", "linux/arm64"))  # no HTTP; events are sent
+        ...                                          # or push over ``/v2/`` with any client, as ADMIN or a robot
+
+By itself it is a process: ``python -m tests.fakes.harbor --port N [--project acme] [--registry URL]``; with the URL of
+a registry it keeps the bytes there, else in memory.
+
+- Who may what: ``harbor_accounts`` (``accounts.now`` is its clock, ``accounts.prefix`` the robots' prefix).
+- What it holds: ``harbor_content`` (``content``) and ``harbor_registry`` (``backend``, ``tokens``).
+- Webhooks: ``harbor_hooks`` (``hooks.copies``, ``hooks.lost``, ``hooks.is_reordering``, ``hooks.delay_seconds``).
+- Replication: ``harbor_replication`` (``replication.lost``, ``replication.status_lag_seconds``), ``harbor_sending``.
+- How it misbehaves otherwise: the fields below. ``requests`` are those so far; ``settled()`` waits for what it does
+  behind its answers.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import time
 import uuid
-from base64 import urlsafe_b64encode
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +35,20 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from tests.fakes.harbor_accounts import ADMIN, Accounts, Caller, Refused
+from tests.fakes import harbor_admin, harbor_artifacts, harbor_hooks, harbor_replication, harbor_seed
+from tests.fakes.harbor_accounts import ADMIN, Accounts, Refused
+from tests.fakes.harbor_content import Content, FakeArtifact
+from tests.fakes.harbor_hooks import Hooks, artifact_data
+from tests.fakes.harbor_registry import Backend, Tokens, answer_registry, give_token
+from tests.fakes.harbor_replication import Replication
+from tests.fakes.harbor_wire import API, check_csrf, refuse_method
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
     from starlette.requests import Request
 
-    Handler = Callable[["FakeHarbor", Request, Caller], Awaitable[Response]]
-
-API = "/api/v2.0"
-COMPONENTS = ("core", "database", "jobservice", "portal", "redis", "registry", "registryctl")
+    from tests.fakes.harbor_wire import Handler
 
 
 @dataclass
@@ -37,37 +56,121 @@ class FakeHarbor:
     """The app, its state, and how it misbehaves."""
 
     accounts: Accounts = field(default_factory=Accounts)
+    backend: Backend = field(default_factory=Backend)
+    content: Content = field(default_factory=Content)
+    hooks: Hooks = field(default_factory=Hooks)
+    replication: Replication = field(default_factory=Replication)
+    tokens: Tokens = field(default_factory=Tokens)
     is_down: bool = False
     is_unhealthy: bool = False
     answer_bytes: int = 0  # pad every JSON answer by so many bytes
+    item_bytes: int = 0  # pad every page by so many bytes for each of its items
     delay_seconds: float = 0.0
+    after_page: Callable[[str, int], None] | None = None  # called with path and number when a page was made
     requests: list[str] = field(default_factory=list)
+    host: str = "harbor.test"  # as events name it; the last request's
+    loop: asyncio.AbstractEventLoop | None = None
+    _running: set[Any] = field(default_factory=set)
 
     def reset(self) -> None:
         """Forget everything, for the next test."""
-        vars(self).update(vars(FakeHarbor()))
+        vars(self).update({name: value for name, value in vars(FakeHarbor()).items() if name != "loop"})
 
     @property
     def app(self) -> Starlette:
-        routes = [
-            ("/ping", {"GET": _ping}),
-            ("/health", {"GET": _health}),
-            ("/projects", {"GET": _list_projects, "HEAD": _head_project, "POST": _add_project}),
-            ("/projects/{name}", {"GET": _show_project, "PUT": _change_project}),
-            ("/robots", {"GET": _list_robots, "POST": _add_robot}),
-            (
-                "/robots/{id:int}",
-                {"GET": _show_robot, "PUT": _change_robot, "PATCH": _patch_robot, "DELETE": _drop_robot},
-            ),
-        ]
-        mounted = [Route(API + path, self._endpoint(handlers), methods=list(handlers)) for path, handlers in routes]
-        token = Route("/service/token", self._endpoint({"GET": _token}))
-        v2 = Route("/v2/", self._endpoint({"GET": _v2}))
-        return Starlette(routes=[*mounted, token, v2])
+        parts = (harbor_admin, harbor_artifacts, harbor_hooks, harbor_replication)
+        listed = [(API + path, handlers) for part in parts for path, handlers in part.ROUTES]
+        methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        listed.append(("/service/token", {"GET": give_token}))
+        listed.append(("/v2/{rest:path}", dict.fromkeys(methods, answer_registry)))
+        routes = [Route(path, self._endpoint(handlers), methods=list(handlers)) for path, handlers in listed]
+
+        @asynccontextmanager
+        async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            self.loop = asyncio.get_running_loop()
+            yield
+            for task in list(self._running):
+                task.cancel()
+
+        return Starlette(routes=routes, lifespan=lifespan)
+
+    # -- what happens here ------------------------------------------------------------------------------------------
+
+    def push(self, repository: str, tag: str = "", **options: Any) -> str:
+        """Push an image as a client would, without HTTP; see ``harbor_seed.push``. Gives the digest."""
+        return harbor_seed.push(self, repository, tag, **options)
+
+    async def pushed(self, repository: str, raw: bytes, media_type: str, reference: str) -> FakeArtifact:
+        """Note a manifest that came; even the same bytes again are told."""
+        config = await self.backend.config(repository, json.loads(raw))
+        return self.note_push(repository, raw, media_type, config, "" if ":" in reference else reference)
+
+    def note_push(self, repository: str, raw: bytes, media_type: str, config: dict[str, Any], tag: str) -> FakeArtifact:
+        one = self.content.record(repository, raw, media_type, config, tag=tag, now=self.accounts.clock())
+        self._tell("PUSH_ARTIFACT", one, tag)
+        self.replication.changed(self, one, [tag] if tag else [], is_deleted=False)
+        return one
+
+    def pulled(self, repository: str, reference: str) -> None:
+        one = self.content.find(repository, reference)
+        if one is not None:
+            self._tell("PULL_ARTIFACT", one, "" if ":" in reference else reference)
+
+    async def delete_artifact(self, one: FakeArtifact, *, is_told: bool = True, is_forced: bool = False) -> None:
+        parents = [each for each in self.content.all_of(one.repository) if one.digest in each.children]
+        if parents and not is_forced:
+            raise Refused(412, "VIOLATE_FOREIGN_KEY_CONSTRAINT", f"the artifact {one.id} is referenced by an index")
+        self.content.remove(one)
+        await self.backend.send("DELETE", f"/v2/{one.repository}/manifests/{one.digest}")
+        for referrer in list(self.content.referrers(one)):
+            self.content.remove(referrer)
+        if is_told:  # one event, of one of its tags only
+            self._tell("DELETE_ARTIFACT", one, next(iter(one.tag_names), ""))
+            self.replication.changed(self, one, one.tag_names, is_deleted=True)
+
+    async def add_tag(self, one: FakeArtifact, name: str) -> None:
+        """Tag over the API: no webhook tells of it, event-based rules start."""
+        self.content.tag(one, name, self.accounts.clock())
+        path = f"/v2/{one.repository}/manifests/{name}"
+        await self.backend.send("PUT", path, {"Content-Type": one.media_type}, one.raw)
+        self.replication.changed(self, one, [name], is_deleted=False)
+
+    async def delete_tag(self, one: FakeArtifact, name: str) -> None:
+        """Untag over the API: nothing tells of it."""
+        one.tags = [tag for tag in one.tags if tag["name"] != name]
+        await self.backend.send("DELETE", f"/v2/{one.repository}/manifests/{name}")
+
+    def all_listed(self, project: str) -> list[FakeArtifact]:
+        return [one for name in self.content.repositories(project) for one in self.content.listed(name)]
+
+    def _tell(self, event_type: str, one: FakeArtifact, tag: str) -> None:
+        data = artifact_data(one.repository, one.digest, tag, self.host, self.accounts.clock())
+        self.hooks.tell(self, one.repository.partition("/")[0], event_type, data)
+
+    # -- what it does behind its answers ----------------------------------------------------------------------------
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that no request waits for; from any thread."""
+        if self.loop is None or self.loop.is_closed():
+            work.close()  # it is not served: nobody listens either
+            return
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+
+    def settled(self, seconds: float = 10.0) -> None:
+        """Wait until nothing is done behind the answers any more; not to be called from the app itself."""
+        deadline = time.monotonic() + seconds
+        while self._running:
+            assert time.monotonic() < deadline, "the fake Harbor is still busy"
+            time.sleep(0.01)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
 
     def _endpoint(self, handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             self.requests.append(f"{request.method} {request.url.path}")
+            self.host = request.url.netloc
             response = await self._answer(request, handlers)
             response.headers["X-Request-Id"] = str(uuid.uuid4())
             response.set_cookie("sid", uuid.uuid4().hex, httponly=True)
@@ -82,9 +185,9 @@ class FakeHarbor:
         if self.is_down:
             return PlainTextResponse("upstream down", 503, headers={"Retry-After": "7"})
         try:
-            _check_csrf(request)
+            check_csrf(request)
             caller = self.accounts.caller(request.headers.get("Authorization", ""))
-            return await handlers[request.method](self, request, caller)
+            return await handlers.get(request.method, refuse_method)(self, request, caller)
         except Refused as refused:
             error = {"code": refused.code, "message": refused.message}
             return JSONResponse({"errors": [error]}, refused.status)
@@ -94,160 +197,16 @@ class FakeHarbor:
         return Response(raw, status, headers, "application/json")
 
 
-def _check_csrf(request: Request) -> None:
-    """Even with Basic auth: who brings the cookie back is taken for a browser."""
-    is_write = request.method in {"POST", "PUT", "PATCH", "DELETE"}
-    if is_write and "sid" in request.cookies and "X-Harbor-CSRF-Token" not in request.headers:
-        raise Refused(403, "FORBIDDEN", "CSRF token not found in request")
-
-
-def _require(caller: Caller, resource: str, action: str) -> None:
-    if not caller.is_known:
-        raise Refused(401, "UNAUTHORIZED", "unauthorized")
-    if not caller.may(resource, action):
-        raise Refused(403, "FORBIDDEN", "forbidden")
-
-
-def _page(fake: FakeHarbor, request: Request, items: Sequence[dict[str, Any]]) -> Response:
-    page, size = int(request.query_params.get("page", 1)), int(request.query_params.get("page_size", 10))
-    if size > 100 or size < -1:
-        raise Refused(422, "UNPROCESSABLE_ENTITY", "validation failure list:\npage_size in query should be <= 100")
-    start = 0 if size == -1 else (page - 1) * size
-    found = list(items) if size == -1 else list(items[start : start + size])
-    headers = {"X-Total-Count": str(len(items))}
-    if size == -1 or start + size < len(items):  # with -1 there is always a next page
-        headers["Link"] = f'<{request.url.path}?page={page + 1}&page_size={size}>; rel="next"'
-    return fake.json(found, headers=headers)
-
-
-def _query(request: Request) -> dict[str, str]:
-    pairs = (part.partition("=") for part in request.query_params.get("q", "").split(",") if part)
-    return {key: value for key, _, value in pairs}
-
-
-async def _ping(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    return PlainTextResponse("Pong")
-
-
-async def _health(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    status = "unhealthy" if fake.is_unhealthy else "healthy"  # always with 200
-    components = [{"name": name, "status": status if name == "redis" else "healthy"} for name in COMPONENTS]
-    return fake.json({"status": status, "components": components})
-
-
-async def _list_projects(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    name = _query(request).get("name")
-    projects = [_project(fake, each) for each in sorted(fake.accounts.projects) if name in {None, each}]
-    return _page(fake, request, projects)
-
-
-async def _head_project(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "project", "list")
-    return Response(status_code=200 if request.query_params["project_name"] in fake.accounts.projects else 404)
-
-
-async def _add_project(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "project", "create")
-    body = await request.json()
-    if body["project_name"] in fake.accounts.projects:
-        raise Refused(409, "CONFLICT", f"The project named {body['project_name']} already exists")
-    metadata = body.get("metadata") or {}
-    fake.accounts.projects[body["project_name"]] = metadata.get("public", str(body.get("public"))).lower() == "true"
-    return Response(status_code=201, headers={"Location": f"{API}/projects/{len(fake.accounts.projects)}"})
-
-
-async def _show_project(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    name = request.path_params["name"]
-    if not caller.is_known and not fake.accounts.projects.get(name):
-        raise Refused(401, "UNAUTHORIZED", "unauthorized")
-    if name not in fake.accounts.projects:
-        raise Refused(403, "FORBIDDEN", "forbidden") if caller.robot else Refused(404, "NOT_FOUND", f"project {name}")
-    if caller.robot and not caller.robot.holds("project", name, "project", "read"):
-        raise Refused(403, "FORBIDDEN", "forbidden")
-    return fake.json(_project(fake, name))
-
-
-async def _change_project(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    if not caller.is_admin:
-        raise Refused(403, "FORBIDDEN", "forbidden")
-    body = await request.json()
-    fake.accounts.projects[request.path_params["name"]] = body["metadata"]["public"] == "true"
-    return Response(status_code=200)
-
-
-async def _list_robots(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "robot", "list")
-    name = _query(request).get("name")  # any other key is ignored: everything comes
-    robots = [robot.document() for robot in fake.accounts.robots.values() if name in {None, robot.name}]
-    return _page(fake, request, robots)
-
-
-async def _add_robot(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "robot", "create")
-    robot = fake.accounts.add_robot(caller, await request.json())
-    document = {key: robot.document()[key] for key in ("creation_time", "expires_at", "id", "name")}
-    return fake.json(document | {"secret": robot.secret}, 201, {"Location": f"{API}/robots/{robot.id}"})
-
-
-async def _show_robot(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "robot", "read")
-    return fake.json(fake.accounts.robot(request.path_params["id"]).document())
-
-
-async def _change_robot(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "robot", "update")  # not grantable: robots never may
-    fake.accounts.change_robot(fake.accounts.robot(request.path_params["id"]), await request.json())
-    return Response(status_code=200)
-
-
-async def _patch_robot(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "robot", "update")
-    robot = fake.accounts.robot(request.path_params["id"])
-    return fake.json(fake.accounts.set_secret(robot, await request.json()))
-
-
-async def _drop_robot(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    _require(caller, "robot", "delete")
-    del fake.accounts.robots[fake.accounts.robot(request.path_params["id"]).id]
-    return Response(status_code=200)
-
-
-async def _token(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    scopes = []
-    for scope in request.query_params.getlist("scope"):
-        kind, name, actions = scope.split(":")
-        scopes.append({"type": kind, "name": name, "actions": _allowed(caller, name, actions.split(","))})
-    claims = urlsafe_b64encode(json.dumps({"access": scopes}).encode()).decode().rstrip("=")
-    # Wrong credentials, too, get a token: one that allows nothing.
-    return fake.json({"token": f"e30.{claims}.sig", "access_token": "", "expires_in": 1800, "issued_at": "now"})
-
-
-async def _v2(fake: FakeHarbor, request: Request, caller: Caller) -> Response:
-    realm = f'Bearer realm="{request.base_url}service/token",service="harbor-registry"'
-    error = {"code": "UNAUTHORIZED", "message": "unauthorized: unauthorized"}
-    return JSONResponse({"errors": [error]}, 401, {"WWW-Authenticate": realm})
-
-
-def _allowed(caller: Caller, repository: str, asked: list[str]) -> list[str]:
-    if caller.is_admin:
-        return asked
-    project, robot = repository.partition("/")[0], caller.robot
-    return [action for action in asked if robot and robot.holds("project", project, "repository", action)]
-
-
-def _project(fake: FakeHarbor, name: str) -> dict[str, Any]:
-    public = "true" if fake.accounts.projects[name] else "false"
-    return {"name": name, "project_id": 1, "owner_name": "admin", "repo_count": 0, "metadata": {"public": public}}
-
-
 def main() -> None:
     """Run the fake as a process; the administrator is admin with Harbor's well-known first password."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--project", action="append", default=[], help="a private project that is there (repeatable)")
+    parser.add_argument("--registry", default="", help="URL of the registry that keeps the bytes (without: in memory)")
     parser.add_argument("--down", action="store_true", help="answer everything with 503")
     arguments = parser.parse_args()
-    fake = FakeHarbor(Accounts(dict.fromkeys(arguments.project, False)), is_down=arguments.down)
+    accounts = Accounts(dict.fromkeys(arguments.project, False))
+    fake = FakeHarbor(accounts, Backend(arguments.registry), is_down=arguments.down)
     print(f"fake Harbor on port {arguments.port}, user {ADMIN[0]}", flush=True)  # noqa: T201 - a program's output
     uvicorn.run(fake.app, host="127.0.0.1", port=arguments.port, log_level="warning", ws="none")
 

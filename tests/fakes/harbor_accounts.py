@@ -16,6 +16,13 @@ GRANTABLE = {
     *(("artifact", action) for action in ("read", "list", "create", "delete")),
     *(("robot", action) for action in ("create", "read", "list", "delete")),
     *(("project", action) for action in ("list", "create", "read")),
+    *(("tag", action) for action in ("create", "list", "delete")),
+    *(("label", action) for action in ("create", "read", "list", "delete")),
+    *(("notification-policy", action) for action in ("create", "read", "list", "delete", "update")),
+    *(("artifact-label", action) for action in ("create", "delete")),
+    *(("registry", action) for action in ("create", "read", "list", "delete", "update")),
+    *(("replication-policy", action) for action in ("create", "read", "list", "delete", "update")),
+    *(("replication", action) for action in ("create", "read", "list")),
 }
 
 
@@ -50,7 +57,7 @@ class FakeRobot:
             for permission in self.permissions
         )
 
-    def document(self) -> dict[str, Any]:
+    def document(self, prefix: str) -> dict[str, Any]:
         document: dict[str, Any] = {
             "creation_time": self.created.isoformat().replace("+00:00", "Z"),
             "creator_ref": 1,
@@ -61,7 +68,7 @@ class FakeRobot:
             "expires_at": self.expires_at,
             "id": self.id,
             "level": "system",
-            "name": f"robot${self.name}",
+            "name": f"{prefix}{self.name}",
             "permissions": self.permissions,
             "update_time": self.created.isoformat().replace("+00:00", "Z"),
         }
@@ -89,9 +96,14 @@ class Accounts:
     robots: dict[int, FakeRobot] = field(default_factory=dict)
     next_id: int = 1
     now: datetime | None = None
+    prefix: str = "robot$"
+    project_ids: dict[str, int] = field(default_factory=dict)
 
     def clock(self) -> datetime:
         return self.now or datetime.now(UTC)
+
+    def project_id(self, name: str) -> int:
+        return self.project_ids.setdefault(name, len(self.project_ids) + 2)  # 1 is Harbor's own "library"
 
     def caller(self, header: str) -> Caller:
         scheme, _, value = header.partition(" ")
@@ -101,7 +113,7 @@ class Accounts:
         if (username, secret) == ADMIN:
             return Caller(is_admin=True)
         for robot in self.robots.values():
-            if username == f"robot${robot.name}" and secrets.compare_digest(secret, robot.secret):
+            if username == f"{self.prefix}{robot.name}" and secrets.compare_digest(secret, robot.secret):
                 alive = not robot.disable and (robot.duration < 0 or self.clock().timestamp() < robot.expires_at)
                 return Caller(robot=robot) if alive else Caller()
         return Caller()
@@ -123,7 +135,7 @@ class Accounts:
         return robot
 
     def change_robot(self, robot: FakeRobot, body: dict[str, Any]) -> None:
-        if body.get("name") != f"robot${robot.name}" or body.get("level") != "system":
+        if body.get("name") != f"{self.prefix}{robot.name}" or body.get("level") != "system":
             raise Refused(400, "BAD_REQUEST", "cannot update the level or name of robot")
         self._check_permissions(Caller(is_admin=True), body["permissions"])
         robot.permissions = body["permissions"]

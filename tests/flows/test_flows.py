@@ -169,12 +169,12 @@ def test_publish_state_own_source_refuses_the_state_what_is_missing_is_known_all
 
 
 class RefusingSource(OciSource):
-    """A source that lost the robot of one satellite."""
+    """A source that cannot change the account of one satellite now."""
 
-    def set_projects(self, satellite: str, credential_id: str | None, projects: Collection[str]) -> tuple[str, ...]:
-        if satellite == "shop-a":
-            raise RemoteError("no such robot", status=404)
-        return super().set_projects(satellite, credential_id, projects)
+    def set_projects(self, account: str, credential_id: str | None, projects: Collection[str]) -> tuple[str, ...]:
+        if account == "shop-a":
+            raise RemoteError("internal error", status=500)
+        return super().set_projects(account, credential_id, projects)
 
 
 def test_publish_satellite_states_one_refused_does_not_stop_the_others(world: World) -> None:

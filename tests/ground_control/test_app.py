@@ -127,7 +127,7 @@ def test_documentation_names_every_route_and_its_errors(ground_control: GroundCo
     document = ground_control.anonymous.get("/openapi.json").json()
 
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len(operations) == 31
+    assert len(operations) >= 31
     assert all(operation.get("tags") and operation.get("summary") for operation in operations)
     assert set(document["components"]["securitySchemes"]) == {"basic", "bearer"}
     assert ground_control.anonymous.get("/docs").status_code == 200

@@ -119,7 +119,7 @@ def test_pins_are_the_last_generations_of_the_satellite_s_groups(session_factory
             publish(session, group, generation)
         pins = satellite_states.satellite_pins(session, "edge-1")
 
-    assert pins == (("ops", 5, digest(5)), ("shop", 2, digest(2)))
+    assert pins == (("ops", 5, digest(5), False), ("shop", 2, digest(2), False))
 
 
 def test_lists_are_sorted(session_factory: SessionFactory) -> None:

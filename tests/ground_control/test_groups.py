@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import select
 
-from harbor_satellite.ground_control.models import GroupArtifact, OutboxEvent
+from harbor_satellite.ground_control import group_states, groups
+from harbor_satellite.ground_control.models import (
+    AuditEvent,
+    GenerationPin,
+    Group,
+    GroupArtifact,
+    OutboxEvent,
+    RuleMember,
+    Satellite,
+)
 
 if TYPE_CHECKING:
     from tests.fixtures_ground_control import GroundControl
@@ -297,3 +307,130 @@ def test_every_change_is_told_to_prefect_in_the_same_transaction(ground_control:
     group = ("harbor-satellite.group.changed", "harbor-satellite.group.shop", {"group": "shop"})
     fleet = ("harbor-satellite.fleet.changed", "harbor-satellite.satellite.edge-1", {"satellite": "edge-1"})
     assert events(ground_control) == [group, fleet, group, fleet, group, fleet]
+
+
+# -- groups that are not only lists -------------------------------------------------------------------------------
+
+
+def generation(running: GroundControl, number: int) -> None:
+    with running.factory.begin() as session:
+        group_states.record_group_state(session, "shop", number, DIGEST, f'{{"group":"shop","n":{number}}}')
+
+
+def test_create_group_makes_an_empty_one_once(ground_control: GroundControl) -> None:
+    body = {"group": "shop"}
+
+    first, again = (ground_control.admin.post("/api/groups", json=body) for _ in range(2))
+
+    assert (first.status_code, again.status_code) == (201, 409)
+    assert (first.json()["GroupName"], first.json()["RegistryUrl"]) == ("shop", "http://source.test:5000")
+    assert events(ground_control)[-1][2] == {"group": "shop"}
+
+
+def test_sync_at_the_adapter_s_path_replaces_the_list_only(ground_control: GroundControl) -> None:
+    sync(ground_control)
+    selectors = {"selectors": [{"project": "tools"}]}
+    ground_control.admin.put("/api/groups/shop/selectors", json=selectors)
+    artifacts = [{"repository": "acme/new", "tag": ["v1"]}]
+
+    answer = ground_control.admin.post("/groups/sync", json={"group": "shop", "artifacts": artifacts})
+
+    shown = ground_control.admin.get("/api/groups/shop").json()
+    assert answer.status_code == 200
+    assert [item["repository"] for item in shown["artifacts"]] == ["acme/new"]
+    assert [item["project"] for item in shown["selectors"]] == ["tools"]
+
+
+def test_sync_at_the_adapter_s_path_without_credentials_is_refused(ground_control: GroundControl) -> None:
+    assert ground_control.anonymous.post("/groups/sync", json={"group": "shop"}).status_code == 401
+
+
+def test_patch_group_stages_it_at_what_was_published_last(ground_control: GroundControl) -> None:
+    sync(ground_control)
+    generation(ground_control, 1)
+    generation(ground_control, 2)
+
+    staged = ground_control.admin.patch("/api/groups/shop", json={"is_staged": True}).json()
+    generation(ground_control, 3)
+
+    shown = ground_control.admin.get("/api/groups").json()[0]
+    assert (staged["is_staged"], staged["released_generation"]) == (True, 2)
+    assert shown["released_generation"] == 2
+
+
+def test_first_generation_of_a_staged_group_is_released(ground_control: GroundControl) -> None:
+    sync(ground_control)
+    ground_control.admin.patch("/api/groups/shop", json={"is_staged": True})
+
+    generation(ground_control, 1)
+
+    assert ground_control.admin.get("/api/groups").json()[0]["released_generation"] == 1
+
+
+def test_patch_group_staged_no_more_drops_pins_that_are_not_held(ground_control: GroundControl) -> None:
+    sync(ground_control)
+    for name in ("edge-1", "edge-2"):
+        ground_control.register(name, "shop")
+    ground_control.admin.patch("/api/groups/shop", json={"is_staged": True})
+    with ground_control.factory.begin() as session:
+        group_id = session.scalars(select(Group.id)).one()
+        for number, satellite_id in enumerate(session.scalars(select(Satellite.id).order_by(Satellite.name)).all()):
+            moved = datetime.now(UTC)
+            pin = {"satellite_id": satellite_id, "group_id": group_id, "generation": 1, "updated_at": moved}
+            session.add(GenerationPin(**pin, is_held=bool(number)))
+
+    answer = ground_control.admin.patch("/api/groups/shop", json={"is_staged": False}).json()
+
+    with ground_control.factory() as session:
+        held = session.scalars(select(GenerationPin.is_held)).all()
+    assert (answer["is_staged"], answer["released_generation"], held) == (False, None, [True])
+
+
+def test_patch_group_changes_only_what_is_said(ground_control: GroundControl) -> None:
+    sync(ground_control, expires_after_seconds=60)
+    ground_control.admin.post("/api/configs", json={"config_name": "night", "config": {}})
+
+    with_config = ground_control.admin.patch("/api/groups/shop", json={"config_name": "night"}).json()
+    for_ever = ground_control.admin.patch("/api/groups/shop", json={"expires_after_seconds": None}).json()
+    without = ground_control.admin.patch("/api/groups/shop", json={"config_name": ""}).json()
+
+    found = [(body["config_name"], body["expires_after_seconds"]) for body in (with_config, for_ever, without)]
+    assert found == [("night", 60), ("night", None), ("", None)]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [({"config_name": "none"}, 404), ({"config_name": "NO"}, 400), ({"expires_after_seconds": 0}, 400)],
+)
+def test_patch_group_bad_value_is_refused(ground_control: GroundControl, body: dict[str, Any], status: int) -> None:
+    sync(ground_control)
+
+    assert ground_control.admin.patch("/api/groups/shop", json=body).status_code == status
+    assert ground_control.admin.patch("/api/groups/none", json={}).status_code == 404
+
+
+def test_sync_group_audit_names_what_changed(ground_control: GroundControl) -> None:
+    sync(ground_control)
+
+    sync(ground_control, artifacts=[{"repository": "acme/app", "tag": ["v1"], "digest": OTHER}])
+
+    with ground_control.factory() as session:
+        rows = session.scalars(select(AuditEvent).where(AuditEvent.action == "group.sync").order_by(AuditEvent.id))
+        changes = [row.changes for row in rows][-1]
+    assert changes == {"artifact acme/app:v1": [DIGEST, OTHER], "artifact acme/app:v2": [DIGEST, None]}
+
+
+def test_projects_of_groups_are_those_of_all_three_ways(ground_control: GroundControl) -> None:
+    sync(ground_control)
+    ground_control.admin.put("/api/groups/shop/selectors", json={"selectors": [{"project": "tools"}]})
+    with ground_control.factory.begin() as session:
+        group_id = session.scalars(select(Group.id)).one()
+        pushed = {"media_type": "x", "size": 1, "pushed_at": datetime.now(UTC), "group_id": group_id}
+        session.add(RuleMember(repository="rule/app", tag="v1", digest=DIGEST, **pushed))
+        session.add(RuleMember(repository="child/only", tag=DIGEST, digest=DIGEST, **pushed))
+
+    with ground_control.factory() as session:
+        of_ids = groups.projects_of_groups(session, [group_id])
+        of_query = groups.projects_of_groups(session, select(Group.id).where(Group.name == "shop"))
+
+    assert of_ids == of_query == {"acme", "rule", "tools"}

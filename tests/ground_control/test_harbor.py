@@ -1,33 +1,25 @@
-"""Harbor's client, robots and source, against a fake with the real one's manners."""
+"""Harbor's client and robots, against a fake with the real one's manners."""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.errors import InvalidInputError, RemoteError, SizeLimitError, UntrustedDataError
-from harbor_satellite.ground_control.sources import HarborSource, OciSource
 from harbor_satellite.harbor import robots
 from harbor_satellite.harbor.client import HarborClient
-from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator
+from harbor_satellite.harbor.projects import ensure_private_project, project_exists
 from tests.fakes.harbor_accounts import ADMIN
+from tests.unit.harbor.harness import answering, golden
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.fakes.harbor import FakeHarbor
-
-DATA = Path(__file__).parent.parent / "data" / "harbor"
-MANAGER_ACCESS = [
-    *({"resource": "robot", "action": action} for action in ("create", "read", "list", "delete")),
-    *({"resource": "project", "action": action} for action in ("list", "create")),
-]
 
 
 @pytest.fixture
@@ -43,34 +35,11 @@ def fake(fake_harbor: tuple[FakeHarbor, str]) -> FakeHarbor:
     return fake_harbor[0]
 
 
-def manager(fake: FakeHarbor, client: HarborClient) -> HarborClient:
-    """Ground Control as a robot that may manage robots."""
-    pull = [{"resource": resource, "action": action} for resource, action in robots._PULL]
-    permissions = [
-        {"kind": "system", "namespace": "/", "access": MANAGER_ACCESS},
-        {"kind": "project", "namespace": "*", "access": pull},
-    ]
-    body = {"name": "gc", "duration": -1, "level": "system", "permissions": permissions}
-    made = client.request("POST", "/robots", expected={201}, body=body).document
-    return HarborClient(client.url, made["name"], SecretStr(made["secret"]))
-
-
-def answering(answer: Callable[[httpx.Request], httpx.Response] | httpx.Response) -> HarborClient:
-    def handle(request: httpx.Request) -> httpx.Response:
-        return answer if isinstance(answer, httpx.Response) else answer(request)
-
-    return HarborClient("http://harbor.test/", "admin", SecretStr("x"), transport=httpx.MockTransport(handle))
-
-
-def golden(name: str) -> Any:
-    return json.loads((DATA / name).read_text())
-
-
 def test_client_second_write_is_not_taken_for_a_browser(client: HarborClient) -> None:
     for name in ("one", "two"):
-        client.ensure_private_project(name)
+        ensure_private_project(client, name)
 
-    assert client.project_exists("two")
+    assert project_exists(client, "two")
 
 
 def test_real_robot_listing_parses() -> None:
@@ -85,6 +54,10 @@ def test_real_robot_listing_parses() -> None:
         is_disabled=False,
         expires_at=datetime.fromtimestamp(1797970526, UTC),
         projects=("acme",),
+        permissions=frozenset(
+            ("project", "acme", *right)
+            for right in (("repository", "read"), ("repository", "pull"), ("artifact", "read"))
+        ),
     )
 
 
@@ -126,6 +99,30 @@ def test_find_robot_trusts_no_filter(client: HarborClient) -> None:
     assert robots.find_robot(client, "edge-2") is None
 
 
+@pytest.mark.parametrize("prefix", ["robot$", "edge+", "bot-", ""])
+def test_find_robot_under_any_prefix(fake: FakeHarbor, client: HarborClient, prefix: str) -> None:
+    fake.accounts.prefix = prefix
+    for name in ("edge-1", "x-edge-1"):
+        robots.create_robot(client, name, ["acme"], 30)
+
+    found = robots.find_robot(client, "edge-1")
+
+    assert found is not None
+    assert (found.id, found.name) == (1, f"{prefix}edge-1")
+
+
+def test_find_robot_with_an_unclear_prefix_believes_no_listing_of_everything(
+    fake: FakeHarbor, client: HarborClient
+) -> None:
+    fake.accounts.prefix = "bot-"
+    for name in ("edge-1", "x-edge-1"):
+        robots.create_robot(client, name, ["acme"], 30)
+    everything = list(client.items("/robots", {"q": "nonsense=1"}))
+
+    with answering(httpx.Response(200, json=everything)) as careless:
+        assert robots.find_robot(careless, "edge-1") is None
+
+
 def test_refusal_carries_harbor_s_words(client: HarborClient) -> None:
     with pytest.raises(RemoteError, match="NOT_FOUND: project nope not found") as caught:
         robots.create_robot(client, "edge-1", ["nope"], 30)
@@ -135,7 +132,7 @@ def test_refusal_carries_harbor_s_words(client: HarborClient) -> None:
 
 def test_wrong_password_is_a_refusal(client: HarborClient) -> None:
     with HarborClient(client.url, "admin", SecretStr("wrong")) as stranger, pytest.raises(RemoteError) as caught:
-        stranger.project_exists("acme")
+        project_exists(stranger, "acme")
 
     assert caught.value.status == 401
     assert "wrong" not in str(caught.value)
@@ -198,99 +195,6 @@ def test_delete_robot_twice_is_fine(fake: FakeHarbor, client: HarborClient) -> N
     robots.delete_robot(client, str(robot.id))
 
     assert fake.accounts.robots == {}
-
-
-def test_source_makes_the_state_project_private(fake: FakeHarbor, client: HarborClient) -> None:
-    HarborSource(client).create("edge-1", ["acme", "satellite"])
-    assert fake.accounts.projects["satellite"] is False
-
-    fake.accounts.projects["satellite"] = True  # as the original leaves it
-    HarborSource(client).create("edge-2", ["satellite"])
-    assert fake.accounts.projects["satellite"] is False
-
-
-def test_source_rotation_keeps_the_robot(fake: FakeHarbor, client: HarborClient) -> None:
-    source = HarborSource(client)
-    first = source.create("edge-1", ["satellite"])
-
-    second = source.rotate("edge-1", first.id, ["acme", "satellite"])
-
-    assert (second.id, second.username, second.projects) == (first.id, first.username, ("acme", "satellite"))
-    assert second.secret != first.secret
-    (robot,) = fake.accounts.robots.values()
-    assert robot.secret == second.secret.get_secret_value()
-    assert [permission["namespace"] for permission in robot.permissions] == ["acme", "satellite"]
-
-
-def test_source_rotation_of_an_expired_robot_makes_a_new_one(fake: FakeHarbor, client: HarborClient) -> None:
-    fake.accounts.now = datetime.now(UTC) - timedelta(days=40)
-    source = HarborSource(client)
-    first = source.create("edge-1", ["satellite"])
-    fake.accounts.now = None
-
-    second = source.rotate("edge-1", first.id, ["satellite"])
-
-    assert second.id != first.id
-    assert second.expires_at is not None
-    assert second.expires_at > datetime.now(UTC)
-
-
-@pytest.mark.parametrize("credential_id", [None, "4711"], ids=["unknown", "gone"])
-def test_source_rotation_without_a_robot_makes_one(client: HarborClient, credential_id: str | None) -> None:
-    assert HarborSource(client).rotate("edge-1", credential_id, ["satellite"]).username == "robot$edge-1"
-
-
-def test_source_as_a_robot_renews_by_making_anew(fake: FakeHarbor, client: HarborClient) -> None:
-    fake.accounts.projects["satellite"] = False
-    with manager(fake, client) as as_robot:
-        source = HarborSource(as_robot)
-        source._client.ensure_private_project = lambda name: None  # type: ignore[method-assign]
-        first = source.create("edge-1", ["acme"])
-        second = source.rotate("edge-1", first.id, ["acme"])
-
-    assert second.id != first.id
-    assert [robot.name for robot in fake.accounts.robots.values()] == ["gc", "edge-1"]
-
-
-def test_source_projects_of_a_robot_that_is_gone(client: HarborClient) -> None:
-    with pytest.raises(RemoteError, match="gone") as caught:
-        HarborSource(client).set_projects("edge-1", "4711", ["acme"])
-
-    assert caught.value.status == 404
-
-
-def test_source_delete_by_name_leaves_strangers_alone(fake: FakeHarbor, client: HarborClient) -> None:
-    source = HarborSource(client)
-    source.create("edge-1", ["acme"])
-    source.create("edge-2", ["acme"])
-    fake.accounts.robots[2].description = "the CI's"
-
-    for name in ("edge-1", "edge-2", "edge-3"):
-        source.delete(name, None)
-
-    assert [robot.name for robot in fake.accounts.robots.values()] == ["edge-2"]
-
-
-def test_oci_source_keeps_an_htpasswd_file(tmp_path: Path) -> None:
-    path = tmp_path / "htpasswd"
-    source = OciSource(path)
-    first = source.create("edge-1", ["acme", "satellite"])
-    assert HtpasswdAuthenticator(path).verify(first.username, first.secret.get_secret_value())
-
-    second = source.rotate("edge-1", first.id, ["satellite"])
-    check = HtpasswdAuthenticator(path)
-    assert check.verify(second.username, second.secret.get_secret_value())
-    assert not check.verify(first.username, first.secret.get_secret_value())
-
-    source.delete("edge-1", second.id)
-    source.delete("edge-1", second.id)
-    assert not HtpasswdAuthenticator(path).verify(second.username, second.secret.get_secret_value())
-
-
-def test_oci_source_refuses_names_that_make_too_long_a_username() -> None:
-    OciSource().check_name("x" * 118)
-    with pytest.raises(InvalidInputError):
-        OciSource().check_name("x" * 119)
 
 
 def _admin() -> tuple[str, SecretStr]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -172,3 +173,64 @@ def test_change_through_the_api_reaches_prefect_at_once(session_factory: Session
     assert response.status_code == 200
     assert [event["event"] for event in received] == ["harbor-satellite.group.changed"]
     assert seconds < 4  # sooner than the next poll
+
+
+def soon(factory: SessionFactory, *names: str, now: datetime = NOW) -> int:
+    with factory.begin() as session:
+        return outbox.enqueue_groups_changed_soon(session, names, now, delay_seconds=5)
+
+
+def test_burst_waits_a_little_and_makes_one_event_for_each_group(session_factory: SessionFactory) -> None:
+    prefect = FakePrefect()
+    posting = dispatcher(session_factory, prefect)
+
+    added = [soon(session_factory, "shop", "bar") for _ in range(20)]
+
+    assert sum(added) == 2
+    assert posting.post_due(NOW + timedelta(seconds=4)) == 0
+    assert posting.post_due(NOW + timedelta(seconds=5)) == 2
+
+
+def test_event_that_is_being_posted_does_not_swallow_a_new_one(session_factory: SessionFactory) -> None:
+    soon(session_factory, "shop")
+    with session_factory.begin() as session:
+        assert len(outbox.lease_events(session, 10, NOW + timedelta(seconds=5))) == 1
+
+    added = soon(session_factory, "shop", now=NOW + timedelta(seconds=5))
+
+    assert added == 1
+
+
+def test_event_that_waits_for_its_next_attempt_does_not_swallow_a_new_one(session_factory: SessionFactory) -> None:
+    soon(session_factory, "shop")
+    with session_factory.begin() as session:
+        events = outbox.lease_events(session, 10, NOW + timedelta(seconds=5))
+        outbox.mark_failed(session, events, NOW)
+
+    assert soon(session_factory, "shop") == 1
+
+
+def test_waiting_event_is_not_posted_before_the_change_that_counts_on_it(session_factory: SessionFactory) -> None:
+    soon(session_factory, "shop")
+    later = NOW + timedelta(seconds=10)
+    leased: list[int] = []
+    with session_factory.begin() as session:
+        assert outbox.enqueue_groups_changed_soon(session, ["shop"], later, delay_seconds=5) == 0
+
+        posting = threading.Thread(
+            target=lambda: leased.append(dispatcher(session_factory, FakePrefect()).post_due(later))
+        )
+        posting.start()
+        posting.join(0.5)  # on SQLite it waits for this transaction; on PostgreSQL it skips the event
+        seen_inside = list(leased)
+    posting.join(30)
+
+    assert sum(seen_inside) == 0
+
+
+def test_events_of_thousands_of_groups_are_added_at_once(session_factory: SessionFactory) -> None:
+    names = [f"group-{number}" for number in range(2500)]
+
+    added = [soon(session_factory, *names) for _ in range(2)]
+
+    assert added == [2500, 0]

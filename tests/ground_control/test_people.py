@@ -6,12 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from argon2 import PasswordHasher
+from pydantic import SecretStr
+from sqlalchemy import select, update
 
-from harbor_satellite.ground_control.models import UserSession
+from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError
+from harbor_satellite.ground_control import passwords
+from harbor_satellite.ground_control.console import set_up_person
+from harbor_satellite.ground_control.models import AuditEvent, User, UserSession
 from tests.fixtures_ground_control import ADMIN_PASSWORD
 
 if TYPE_CHECKING:
+    from harbor_satellite.ground_control.database import SessionFactory
     from tests.fixtures_ground_control import GroundControl
 
 PASSWORD = "Another-Pass-1"
@@ -219,3 +225,119 @@ def test_reset_password_lifts_a_lock(ground_control: GroundControl) -> None:
     assert login(ground_control, "ops", "New-Password-1").status_code == 200
     missing = ground_control.admin.patch("/api/users/nope/password", json={"new_password": "New-Password-1"})
     assert missing.status_code == 404
+
+
+def lock(running: GroundControl) -> None:
+    """Let somebody lock the administrator out, as from another address."""
+    known = running.context.known_callers
+    remembered = dict(known._failures)
+    known._failures.clear()
+    for _ in range(5):
+        login(running, password="Wrong-Pass-1")
+    known._failures.update(remembered)
+
+
+def test_lock_that_others_caused_does_not_hold_where_one_logged_in_before(ground_control: GroundControl) -> None:
+    assert login(ground_control).status_code == 200
+    lock(ground_control)
+
+    assert login(ground_control, password="Wrong-Pass-1").status_code == 401
+    assert login(ground_control).status_code == 200
+
+
+def test_lock_holds_where_nobody_logged_in_before(ground_control: GroundControl) -> None:
+    lock(ground_control)
+
+    assert login(ground_control).status_code == 401
+
+
+def test_lock_stays_for_others_after_one_passed_it(ground_control: GroundControl) -> None:
+    login(ground_control)
+    lock(ground_control)
+    login(ground_control)
+
+    ground_control.context.known_callers._failures.clear()
+
+    assert login(ground_control).status_code == 401
+
+
+def test_lock_leaves_sessions_and_tokens_alone(ground_control: GroundControl) -> None:
+    session = login(ground_control).json()["token"]
+    token = ground_control.admin.post("/api/tokens", json={"name": "ci"}).json()["token"]
+
+    lock(ground_control)
+
+    assert (get(ground_control, session), get(ground_control, token)) == (200, 200)
+
+
+def test_login_hashes_anew_what_was_hashed_with_other_parameters(ground_control: GroundControl) -> None:
+    make_user(ground_control)
+    weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    with ground_control.factory.begin() as session:
+        session.execute(update(User).where(User.username == "ops").values(password_hash=weak))
+
+    assert [login(ground_control, "ops", PASSWORD).status_code for _ in range(2)] == [200, 200]
+
+    with ground_control.factory() as session:
+        stored = session.scalars(select(User.password_hash).where(User.username == "ops")).one()
+    assert stored != weak
+    assert not passwords.needs_rehash(stored)
+
+
+def test_login_refused_hashes_once_for_known_and_unknown(
+    ground_control: GroundControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str | None] = []
+
+    class Counting:
+        def verify(self, stored: str, _password: bytes) -> bool:
+            hashed.append(stored.split("$")[3])
+            return False
+
+    monkeypatch.setattr(passwords, "_hasher", Counting())
+
+    login(ground_control, password="Wrong-Pass-1")
+    login(ground_control, "nobody", "Wrong-Pass-1")
+
+    assert len(hashed) == 2
+    assert hashed[0] == hashed[1], "both with the same parameters"
+
+
+def test_operator_is_made_and_shown_with_its_role(ground_control: GroundControl) -> None:
+    body = {"username": "op", "password": PASSWORD, "role": "operator"}
+
+    assert ground_control.admin.post("/api/users", json=body).json()["role"] == "operator"
+    assert ground_control.admin.get("/api/users/op").json()["role"] == "operator"
+
+
+@pytest.mark.parametrize("role", ["system_admin", "root", ""])
+def test_create_user_other_role_is_refused(ground_control: GroundControl, role: str) -> None:
+    body = {"username": "op", "password": PASSWORD, "role": role}
+
+    assert ground_control.admin.post("/api/users", json=body).status_code == 400
+
+
+def test_console_makes_a_person_and_resets_the_administrator(session_factory: SessionFactory) -> None:
+    with session_factory.begin() as session:
+        made = set_up_person(session, "ops", SecretStr(PASSWORD), role="operator", is_reset=False)
+        done = set_up_person(session, "admin", SecretStr(ADMIN_PASSWORD), role="admin", is_reset=True)
+
+    assert (made, done.split(";")[0]) == ("user ops is made, with role operator", "the password of admin is set")
+    with session_factory() as session:
+        told = session.execute(select(AuditEvent.actor, AuditEvent.action).order_by(AuditEvent.id)).all()
+    assert [tuple(row) for row in told] == [("console", "user.create"), ("console", "user.password")]
+
+
+@pytest.mark.parametrize(
+    ("username", "role", "is_reset", "error"),
+    [
+        ("admin", "admin", False, ConflictError),
+        ("ops", "system_admin", False, InvalidInputError),
+        ("ops", "admin", True, NotFoundError),
+    ],
+)
+def test_console_refuses_what_cannot_be(
+    session_factory: SessionFactory, username: str, role: str, is_reset: Any, error: type[Exception]
+) -> None:
+    with session_factory() as session, pytest.raises(error):
+        set_up_person(session, username, SecretStr(PASSWORD), role=role, is_reset=is_reset)

@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.demo import images
-from harbor_satellite.errors import ConflictError, SignatureError
+from harbor_satellite.errors import ConflictError, InvalidInputError, SignatureError
 from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.groups import group_entry, sync_group
-from harbor_satellite.ground_control.publishing import ResolvedGroup, publish_group, resolve_group
+from harbor_satellite.ground_control.groups import group_entry, show_group, sync_group
+from harbor_satellite.ground_control.publishing import ResolvedGroup, drop_generation, publish_group, resolve_group
 from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.cosign import RegistryAccess
@@ -243,3 +243,39 @@ def test_ensure_signed_that_nobody_could_check_signs_nothing() -> None:
         signing(Pushes(), cosign).signer.ensure_signed("state", Digest.of(b"one"))
 
     assert cosign.signed == {}
+
+
+def test_publish_group_of_more_than_a_state_can_hold_publishes_nothing(session_factory: SessionFactory) -> None:
+    pushes = Pushes()
+    spec = make_group(session_factory)
+    entries = tuple(StateEntry(f"acme/{'a' * 200}-{number}", ("v1",), Digest.of(b"x")) for number in range(12_000))
+
+    with pytest.raises(InvalidInputError, match="at most 4194304 can be published"), session_factory.begin() as session:
+        publish_group(session, pushes, spec, ResolvedGroup(entries, ()), registry="http://source.test", now=NOW)
+
+    assert pushes.tags == []
+
+
+class Deletions(LayoutRegistry):
+    """Takes deletions of tags, and deletes nothing."""
+
+    deleted: tuple[str, ...] = ()
+
+    def manifest_delete(self, repository: str, reference: str) -> bool:
+        del repository
+        self.deleted += (reference,)
+        return True
+
+
+def test_drop_generation_that_is_still_named_stays(tmp_path: Path, session_factory: SessionFactory) -> None:
+    source = Deletions(tmp_path)
+    make_group(session_factory)
+    with session_factory.begin() as session:
+        group = show_group(session, "shops")
+        group.is_staged, group.released_generation = True, 2
+
+    with session_factory() as session:
+        for generation in (50, 51, 52, 53):
+            drop_generation(session, source, "shops", generation)
+
+    assert source.deleted == ("1", "3")

@@ -22,7 +22,8 @@ def test_claim_answers_what_the_original_and_our_sites_read(ground_control: Grou
 
     assert response.status_code == 200
     body = response.json()
-    assert set(body["auth"]) == {"url", "username", "password"}
+    assert set(body["auth"]) == {"url", "username", "password", "expires_at"}
+    assert body["auth"]["expires_at"] is None
     assert body["auth"]["url"] == "http://source.test:5000"
     assert body["auth"]["username"] == "satellite-edge-1"
     assert len(body["auth"]["password"]) >= 32

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from harbor_satellite.ground_control import models
 
@@ -123,57 +124,39 @@ def test_change_schedule(ground_control: GroundControl) -> None:
     assert refused.status_code == 400
 
 
-def test_delete_without_groups_leaves_nothing(ground_control: GroundControl) -> None:
-    credential = ground_control.enroll("edge-1")
-    ground_control.report("edge-1", credential)
-
-    response = ground_control.admin.delete("/api/satellites/edge-1")
-
-    assert (response.status_code, response.json()) == (200, {})
-    assert ground_control.admin.get("/api/satellites/edge-1").status_code == 404
-    assert ground_control.report("edge-1", credential).status_code == 401
-    assert ground_control.admin.delete("/api/satellites/edge-1").status_code == 404
-    with ground_control.factory() as session:
-        for model in (models.Credential, models.RegistrationToken, models.SatelliteReport):
-            assert session.scalar(select(func.count()).select_from(model)) == 0
-
-
-def test_delete_never_claimed_needs_no_source(harbor_ground_control: HarborParts) -> None:
+def test_shown_satellite_tells_when_its_credential_expires(harbor_ground_control: HarborParts) -> None:
     running = harbor_ground_control.ground_control
-    running.register("edge-1")
-    harbor_ground_control.fake.is_down = True
-
-    assert running.admin.delete("/api/satellites/edge-1").status_code == 200
-
-
-def test_delete_source_down_changes_nothing_and_can_be_repeated(harbor_ground_control: HarborParts) -> None:
-    fake, running = harbor_ground_control.fake, harbor_ground_control.ground_control
-    running.sync_group("shop", "acme/app")
-    credential = running.enroll("edge-1", "shop")
-    fake.is_down = True
-
-    refused = running.admin.delete("/api/satellites/edge-1")
-
-    assert refused.status_code == 502
-    assert running.admin.get("/api/satellites/edge-1").json()["groups"] == ["shop"]
-    assert running.report("edge-1", credential).status_code == 200
-    fake.is_down = False
-    assert running.admin.delete("/api/satellites/edge-1").status_code == 200
-    assert fake.accounts.robots == {}
-
-
-def test_delete_robot_gone_already_is_fine(harbor_ground_control: HarborParts) -> None:
-    harbor_ground_control.ground_control.enroll("edge-1")
-    harbor_ground_control.fake.accounts.robots.clear()
-
-    assert harbor_ground_control.ground_control.admin.delete("/api/satellites/edge-1").status_code == 200
-
-
-def test_deleted_name_can_be_registered_again(harbor_ground_control: HarborParts) -> None:
-    running = harbor_ground_control.ground_control
+    running.register("edge-0")
     running.enroll("edge-1")
-    running.admin.delete("/api/satellites/edge-1")
 
-    credential = running.enroll("edge-1")
+    shown = {item["Name"]: item["credential_expires_at"] for item in running.admin.get("/api/satellites").json()}
 
-    assert running.report("edge-1", credential).status_code == 200
+    left = datetime.fromisoformat(shown["edge-1"]) - datetime.now(UTC)
+    assert shown["edge-0"] is None
+    assert timedelta(days=29) < left <= timedelta(days=30)
+
+
+def test_every_change_of_a_satellite_is_on_record(ground_control: GroundControl) -> None:
+    token = ground_control.register("edge-1")
+    ground_control.claim(token)
+    ground_control.admin.patch("/api/satellites/edge-1", json={"schedule": "0 3 * * *"})
+    ground_control.admin.post("/api/satellites/edge-1/revoke")
+    ground_control.admin.post("/api/satellites/edge-1/token")
+    ground_control.admin.delete("/api/satellites/edge-1/token")
+    ground_control.admin.delete("/api/satellites/edge-1")
+
+    with ground_control.factory() as session:
+        query = select(models.AuditEvent).where(models.AuditEvent.resource == "satellite:edge-1")
+        events = session.scalars(query.order_by(models.AuditEvent.id)).all()
+
+    assert [(event.actor, event.action) for event in events] == [
+        ("user:admin", "satellite.register"),
+        ("satellite:edge-1", "satellite.claim"),
+        ("user:admin", "satellite.change"),
+        ("user:admin", "satellite.revoke"),
+        ("user:admin", "token.reissue"),
+        ("user:admin", "token.revoke"),
+        ("user:admin", "satellite.delete"),
+    ]
+    assert events[2].changes == {"schedule": ["*/5 * * * *", "0 3 * * *"]}
+    assert token not in str([event.changes for event in events])

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.prefect_server
+CRON_DEPLOYMENTS = 5  # all but provision-satellite
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,12 @@ def test_deploy_makes_each_central_deployment_once(prefect_api: str) -> None:
     deployments = post(f"{prefect_api}/deployments/filter", {})
 
     assert sorted((item["name"], item["work_pool_name"], item["entrypoint"]) for item in deployments) == [
+        ("central", "central", "flows/provision_satellite.py:provision_satellite"),
         ("central", "central", "flows/publish_state.py:publish_state"),
         ("central", "central", "flows/reconcile_fleet.py:reconcile_fleet"),
+        ("central", "central", "flows/roll_out.py:roll_out"),
+        ("central", "central", "flows/rotate_credentials.py:rotate_credentials"),
+        ("central", "central", "flows/watch_fleet.py:watch_fleet"),
     ]
 
 
@@ -57,18 +62,23 @@ def test_deploy_makes_each_automation_once(prefect_api: str) -> None:
     automations = post(f"{prefect_api}/automations/filter", {})
 
     expected = [automation["trigger"]["expect"] for automation in automations]
-    assert sorted(expected) == [["harbor-satellite.fleet.changed"], ["harbor-satellite.group.changed"]]
+    assert sorted(expected) == [
+        ["harbor-satellite.config.changed"],
+        ["harbor-satellite.fleet.changed"],
+        ["harbor-satellite.group.changed"],
+        ["harbor-satellite.rollout.changed"],
+    ]
 
 
 def test_cron_deployments_get_flow_runs(prefect_api: str) -> None:
     deadline = time.monotonic() + 90
     scheduled: set[str] = set()
-    while len(scheduled) < 2 and time.monotonic() < deadline:
+    while len(scheduled) < CRON_DEPLOYMENTS and time.monotonic() < deadline:
         runs = post(f"{prefect_api}/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
-        scheduled = {run["deployment_id"] for run in runs}
+        scheduled |= {run["deployment_id"] for run in runs}
         time.sleep(0.5)
 
-    assert len(scheduled) == 2
+    assert len(scheduled) == CRON_DEPLOYMENTS
 
 
 def test_event_starts_the_flow_with_the_group_it_names(prefect_api: str) -> None:

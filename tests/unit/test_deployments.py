@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.central import CENTRAL_POOL, PUBLISH_STATE, RECONCILE_FLEET
+from deployments.central import (
+    CENTRAL_POOL,
+    PROVISION_SATELLITE,
+    PUBLISH_STATE,
+    RECONCILE_FLEET,
+    ROLL_OUT,
+    ROTATE_CREDENTIALS,
+    WATCH_FLEET,
+)
 from deployments.edge import (
     SATELLITE_TAG,
     audit_deployment,
@@ -16,6 +24,7 @@ from deployments.edge import (
 )
 from deployments.spec import PULL_STEPS
 from harbor_satellite import central_service
+from harbor_satellite.ground_control import outbox
 from harbor_satellite.project import project_dir
 from harbor_satellite.state.names import satellite_name, work_pool_name
 from harbor_satellite.state.plan import Copy
@@ -34,8 +43,13 @@ def test_prefect_yaml_entrypoint_exists(deployment: dict[str, Any]) -> None:
     assert f"def {function}(" in (project_dir() / path).read_text()
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda item: item["entrypoint"])
-def test_prefect_yaml_has_a_slow_schedule_that_needs_no_event(deployment: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "deployment",
+    # What provision-satellite does for one satellite, reconcile-fleet does for all of them.
+    [item for item in DEPLOYMENTS if "provision_satellite" not in item["entrypoint"]],
+    ids=lambda item: item["entrypoint"],
+)
+def test_prefect_yaml_has_a_schedule_that_needs_no_event(deployment: dict[str, Any]) -> None:
     (schedule,) = deployment["schedules"]
 
     fields = schedule["cron"].split()
@@ -53,7 +67,36 @@ def test_prefect_yaml_pool_and_pull_steps_are_those_of_the_code(deployment: dict
 def test_prefect_yaml_deployments_have_the_names_that_code_uses() -> None:
     names = {f"{item['entrypoint'].partition(':')[2].replace('_', '-')}/{item['name']}" for item in DEPLOYMENTS}
 
-    assert names == {PUBLISH_STATE, RECONCILE_FLEET}
+    assert names == {
+        PUBLISH_STATE,
+        PROVISION_SATELLITE,
+        RECONCILE_FLEET,
+        ROLL_OUT,
+        ROTATE_CREDENTIALS,
+        WATCH_FLEET,
+    }
+
+
+def test_prefect_yaml_runs_that_do_all_there_is_to_do_never_pile_up() -> None:
+    limited = {item["entrypoint"].rpartition(":")[2]: item.get("concurrency_limit") for item in DEPLOYMENTS}
+
+    one = {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+    assert limited == {
+        "publish_state": None,  # each run has its group
+        "provision_satellite": None,  # each run has its satellite
+        "reconcile_fleet": one,
+        "roll_out": one,
+        "rotate_credentials": one,
+        "watch_fleet": one,
+    }
+
+
+def test_prefect_yaml_every_event_of_the_outbox_starts_something() -> None:
+    expected = [event for item in DEPLOYMENTS for trigger in item.get("triggers", ()) for event in trigger["expect"]]
+
+    assert sorted(expected) == sorted(
+        [outbox.GROUP_CHANGED, outbox.CONFIG_CHANGED, outbox.FLEET_CHANGED, outbox.ROLLOUT_CHANGED]
+    )
 
 
 def test_prefect_yaml_holds_no_address_and_no_secret() -> None:

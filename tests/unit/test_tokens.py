@@ -12,9 +12,10 @@ from pydantic import SecretStr
 
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.ground_control.passwords import check_password, hash_password, verify_password
-from harbor_satellite.ground_control.schedules import check_schedule, parse_interval
+from harbor_satellite.ground_control.schedules import parse_interval
 from harbor_satellite.ground_control.throttle import FailureThrottle
 from harbor_satellite.ground_control.tokens import hash_token, mint_session_token, mint_token, verify_token
+from harbor_satellite.state.cron import check_schedule
 
 
 def test_mint_token_is_long_safe_in_a_url_and_new_each_time() -> None:

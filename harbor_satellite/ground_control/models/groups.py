@@ -52,7 +52,7 @@ class GroupArtifact(Base):
     """One entry of a group as it was asked for; tags are resolved when the group is published."""
 
     __tablename__ = "group_artifacts"
-    __table_args__ = (Index(None, "group_id"),)
+    __table_args__ = (Index(None, "group_id"), Index(None, "repository"))
 
     id: Mapped[BigId]
     group_id: Mapped[GroupId]
@@ -126,12 +126,17 @@ class RuleMember(Base):
     """One tag that a replication rule has pushed to a group's sink: a membership record, nothing more."""
 
     __tablename__ = "rule_members"
-    __table_args__ = (UniqueConstraint("group_id", "repository", "tag"), Index(None, "group_id", "digest"))
+    __table_args__ = (
+        UniqueConstraint("group_id", "repository", "tag"),
+        Index(None, "group_id", "digest"),
+        Index(None, "repository"),
+    )
 
     id: Mapped[BigId]
     group_id: Mapped[GroupId]
     repository: Mapped[str] = mapped_column(String(255))  # as at the source, without the group's namespace
-    tag: Mapped[str] = mapped_column(String(128))  # empty: pushed by digest alone (a child, a referrer), no member
+    # A digest here: pushed by digest alone (a child, a referrer), which makes it no member.
+    tag: Mapped[str] = mapped_column(String(160))
     digest: Mapped[Digest]
     media_type: Mapped[str] = mapped_column(String(255))
     size: Mapped[int] = mapped_column(BigInteger)

@@ -53,11 +53,16 @@ class ApiToken(Base):
     """A token of a user for programs; it exists in clear only in the answer that issued it."""
 
     __tablename__ = "api_tokens"
-    __table_args__ = (UniqueConstraint("token_hash"), UniqueConstraint("user_id", "name"))
+    __table_args__ = (
+        UniqueConstraint("token_hash"),
+        UniqueConstraint("user_id", "name"),
+        CheckConstraint("role IN ('system_admin', 'admin', 'operator')", name="role"),
+    )
 
     id: Mapped[Id]
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     name: Mapped[Name]
+    role: Mapped[str] = mapped_column(String(16))  # what it may do is the lesser of this and the user's role
     token_hash: Mapped[Sha256Hex]
     created_at: Mapped[Moment]
     expires_at: Mapped[Moment]

@@ -51,7 +51,7 @@ class Satellite(Base):
     report_interval_seconds: Mapped[int | None]  # as the site last said; not trusted to be kept
     state_digest: Mapped[Digest | None]  # the satellite state that the centre last published for it
     state_published_at: Mapped[MaybeMoment]
-    state_serial: Mapped[int] = mapped_column(server_default="0")  # of that state; never goes back
+    state_serial: Mapped[int] = mapped_column(BigInteger, server_default="0")  # of that state; never goes back
     lifecycle: Mapped[str] = mapped_column(String(16), server_default="registered")
     lifecycle_since: Mapped[MaybeMoment]  # null: since it was made
     credential_serial: Mapped[int] = mapped_column(server_default="0")  # credentials made so far
@@ -59,6 +59,8 @@ class Satellite(Base):
     applied_digest: Mapped[Digest | None]  # the satellite state that it says it is wholly on
     applied_at: Mapped[MaybeMoment]  # the site's clock
     behind_since: Mapped[MaybeMoment]  # our clock: the oldest publication not applied; null: in step
+    reported_at: Mapped[MaybeMoment]  # when the newest report was made: the site's clock, as far as it is believed
+    report_received_at: Mapped[MaybeMoment]  # our clock: when that came; last_seen follows polls too
     report_fingerprint: Mapped[Sha256Hex | None]  # of all that matters in the newest report
     activity: Mapped[str] = mapped_column(Text, server_default=text("''"))
     failure_count: Mapped[int] = mapped_column(server_default="0")
@@ -113,7 +115,7 @@ class Credential(Base):
     """What a satellite pulls and reports with."""
 
     __tablename__ = "credentials"
-    __table_args__ = (UniqueConstraint("username"), Index(None, "satellite_id"))
+    __table_args__ = (UniqueConstraint("username"), Index(None, "satellite_id"), Index(None, "account_name"))
 
     id: Mapped[Id]
     satellite_id: Mapped[SatelliteId]
@@ -181,6 +183,17 @@ class RetiredSatellite(Base):
 
     name: Mapped[Name] = mapped_column(primary_key=True)
     deleted_at: Mapped[Moment]
+
+
+class RetiredAccount(Base):
+    """An account of a deleted satellite that is still to be deleted at the source; its name is not free until then."""
+
+    __tablename__ = "retired_accounts"
+    __table_args__ = (Index(None, "satellite"),)
+
+    name: Mapped[Name] = mapped_column(primary_key=True)
+    satellite: Mapped[Name]
+    source_credential_id: Mapped[str | None] = mapped_column(String(255))
 
 
 class SatelliteConfig(Base):

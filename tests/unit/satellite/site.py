@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from harbor_satellite.satellite.connections import Connections
     from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome
     from harbor_satellite.satellite.store import SatelliteStore
+    from harbor_satellite.state.config import SatelliteConfig
 
 OPTIONS = ReplicationOptions(disk_reserve_bytes=0, is_asked_for=True)
 SCHEDULED = replace(OPTIONS, is_asked_for=False)
@@ -181,6 +182,8 @@ class Site:
         generation: int = 1,
         is_rollback: bool = False,
         expires_at: datetime | None = None,
+        serial: int = 0,
+        settings: SatelliteConfig | None = None,
     ) -> Digest:
         """Publish groups and the satellite state that follows them; gives the satellite state's digest."""
         pins = []
@@ -191,7 +194,7 @@ class Site:
             digest = put_state(self.home, group_state_repository(group), state_artifact_json(state))
             reference = Reference(HOST, group_state_repository(group), "latest", digest)
             pins.append(StatePin(group, reference, generation, is_rollback))
-        whole = SatelliteState(SHOP, tuple(pins))
+        whole = SatelliteState(SHOP, tuple(pins), serial=serial, settings=settings)
         return put_state(self.home, satellite_state_repository(SHOP), satellite_state_json(whole))
 
     def replay(self, state: Digest) -> None:

@@ -196,3 +196,28 @@ def test_report_credential_refused_is_authentication_error() -> None:
         report(Peer(httpx.Response(401)))
 
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_due"),
+    [
+        (httpx.Response(200), False),
+        (httpx.Response(200, text="ok"), False),
+        (httpx.Response(200, json={"is_renewal_due": True, "more": 1}), True),
+    ],
+    ids=["the original's", "some text", "ours"],
+)
+def test_report_gives_what_ground_control_has_to_say(answer: httpx.Response, is_due: bool) -> None:  # noqa: FBT001
+    with Peer(answer).client() as client:
+        said = client.report(StatusReport(name="shop"), "robot$shop", SecretStr(SECRET))
+
+    assert said.is_renewal_due is is_due
+
+
+def test_renew_answer_of_another_shape_is_refused_without_its_secret() -> None:
+    peer = Peer(httpx.Response(200, json={"password": SECRET, "username": 7}))
+
+    with peer.client() as client, pytest.raises(UntrustedDataError) as caught:
+        client.renew("robot$shop", SecretStr("old"), SecretStr(KEY))
+
+    assert SECRET not in "".join(traceback.format_exception(caught.value))

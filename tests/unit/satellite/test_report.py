@@ -2,15 +2,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+import pytest
 
 from harbor_satellite.errors import RemoteError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.satellite.applied import Applied
+from harbor_satellite.satellite.applied import Applied, LastRun
+from harbor_satellite.satellite.link_rate import ENOUGH_BYTES, LINK_FILE, link_rate
 from harbor_satellite.satellite.outcome import ImageOutcome, RunOutcome, failed_outcome
 from harbor_satellite.satellite.report import SiteFacts, compose_report
+from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.desired import LocalTag
 from tests.unit.satellite.test_store import FULL, NOW
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_compose_report_of_converged_site() -> None:
@@ -61,3 +68,36 @@ def test_run_outcome_summary_counts_each_action() -> None:
 
     assert outcome.summary() == "2 copied, 1 kept, 0 deleted, 1 failed; 4711 bytes from the source in 1.3 s"
     assert not outcome.is_converged
+
+
+def run_of(bytes_from_source: int, seconds: float = 2.0) -> LastRun:
+    return LastRun(NOW, seconds, bytes_from_source, 1, 0, "1 copied")
+
+
+def test_compose_report_carries_free_bytes_and_link_rate() -> None:
+    report = compose_report("shop", FULL, SiteFacts(storage_free_bytes=7, link_bytes_per_second=8), NOW)
+
+    assert (report.storage_free_bytes, report.link_bytes_per_second) == (7, 8)
+
+
+def test_link_rate_run_that_read_enough_is_measured_and_remembered(tmp_path: Path) -> None:
+    store = SatelliteStore(tmp_path)
+
+    measured = link_rate(store, run_of(4 * ENOUGH_BYTES))
+    later = link_rate(store, run_of(0, 0.1))
+
+    assert measured == later == 2 * ENOUGH_BYTES
+
+
+@pytest.mark.parametrize("run", [None, run_of(ENOUGH_BYTES - 1), run_of(ENOUGH_BYTES, 0.0)], ids=repr)
+def test_link_rate_before_any_run_could_tell_is_unknown(tmp_path: Path, run: LastRun | None) -> None:
+    assert link_rate(SatelliteStore(tmp_path), run) is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"bytes_per_second": "fast"}'])
+def test_link_rate_damaged_file_keeps_nobody_from_reporting(tmp_path: Path, content: str) -> None:
+    (tmp_path / LINK_FILE).write_text(content)
+
+    assert link_rate(SatelliteStore(tmp_path), run_of(4 * ENOUGH_BYTES)) == 2 * ENOUGH_BYTES
+    (tmp_path / LINK_FILE).write_text(content)
+    assert link_rate(SatelliteStore(tmp_path), None) is None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from harbor_satellite.errors import DigestMismatchError, HarborSatelliteError, MalformedStateError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.reference import Reference
+from harbor_satellite.state.config import SatelliteConfig
 from harbor_satellite.state.names import GroupName, SatelliteName, group_state_repository
 from harbor_satellite.state.satellite_state import SatelliteState, StatePin, parse_satellite_state, satellite_state_json
 from tests.unit.state.builders import D1, D2
@@ -64,10 +66,28 @@ def test_satellite_state_json_is_readable_for_the_original() -> None:
     )
 
 
+def test_satellite_state_json_carries_serial_and_settings() -> None:
+    state = replace(FULL, serial=12, settings=SatelliteConfig(image_workers=2))
+
+    raw = satellite_state_json(state)
+
+    assert json.loads(raw)["settings"] == {"image_workers": 2}
+    assert parse(raw) == state
+
+
+def test_parse_satellite_state_settings_of_a_newer_centre_are_read_as_far_as_they_go() -> None:
+    state = parse(b'{"settings": {"image_workers": 2, "warp": 9}}')
+
+    assert state.settings == SatelliteConfig(image_workers=2)
+    assert state.problems == ("warp: not known here",)
+
+
 @pytest.mark.parametrize(
     "document",
     [
         [],
+        {"serial": -1},
+        {"serial": "12"},
         {"states": 5},
         {"states": [5]},
         {"states": ["https://harbor.example/library/alpine:latest"]},

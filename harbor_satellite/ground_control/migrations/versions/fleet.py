@@ -29,6 +29,7 @@ _TABLES = (
     "rule_members",
     "configs",
     "retired_satellites",
+    "retired_accounts",
     "applied_groups",
     "satellite_labels",
     "generation_pins",
@@ -51,6 +52,8 @@ _COLUMNS = (
     ("satellites", "applied_digest"),
     ("satellites", "applied_at"),
     ("satellites", "behind_since"),
+    ("satellites", "reported_at"),
+    ("satellites", "report_received_at"),
     ("satellites", "report_fingerprint"),
     ("satellites", "activity"),
     ("satellites", "failure_count"),
@@ -75,7 +78,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them; what they held is lost."""
+    op.drop_index("ix_group_artifacts_repository", "group_artifacts")
     op.drop_index("ix_satellites_behind_since", "satellites")
+    op.drop_index("ix_credentials_account_name", "credentials")
     for table, column in reversed(_COLUMNS):
         op.drop_column(table, column)
     op.drop_column("satellites", "lifecycle")
@@ -128,7 +133,7 @@ def _create_tables_of_groups() -> None:
         sa.Column("id", _BIG_ID, nullable=False),
         sa.Column("group_id", sa.Integer, nullable=False),
         sa.Column("repository", sa.String(255), nullable=False),
-        sa.Column("tag", sa.String(128), nullable=False),
+        sa.Column("tag", sa.String(160), nullable=False),
         sa.Column("digest", sa.String(160), nullable=False),
         sa.Column("media_type", sa.String(255), nullable=False),
         sa.Column("size", sa.BigInteger, nullable=False),
@@ -140,6 +145,8 @@ def _create_tables_of_groups() -> None:
         sa.UniqueConstraint("group_id", "repository", "tag", name="uq_rule_members_group_id_repository_tag"),
     )
     op.create_index("ix_rule_members_group_id_digest", "rule_members", ["group_id", "digest"])
+    op.create_index("ix_rule_members_repository", "rule_members", ["repository"])
+    op.create_index("ix_group_artifacts_repository", "group_artifacts", ["repository"])
 
 
 def _create_tables_of_satellites() -> None:
@@ -160,6 +167,14 @@ def _create_tables_of_satellites() -> None:
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_retired_satellites"),
     )
+    op.create_table(
+        "retired_accounts",
+        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("satellite", sa.String(128), nullable=False),
+        sa.Column("source_credential_id", sa.String(255)),
+        sa.PrimaryKeyConstraint("name", name="pk_retired_accounts"),
+    )
+    op.create_index("ix_retired_accounts_satellite", "retired_accounts", ["satellite"])
     op.create_table(
         "applied_groups",
         sa.Column("satellite_id", sa.Integer, nullable=False),
@@ -273,13 +288,15 @@ def _add_columns() -> None:
     op.add_column("groups", sa.Column("is_staged", sa.Boolean, server_default=sa.false(), nullable=False))
     op.add_column("groups", sa.Column("released_generation", sa.Integer))
     op.add_column("satellite_reports", sa.Column("applied_groups", sa.JSON))
-    op.add_column("satellites", sa.Column("state_serial", sa.Integer, server_default="0", nullable=False))
+    op.add_column("satellites", sa.Column("state_serial", sa.BigInteger, server_default="0", nullable=False))
     op.execute(_ADD_LIFECYCLE)
     op.add_column("satellites", sa.Column("lifecycle_since", sa.DateTime(timezone=True)))
     op.add_column("satellites", sa.Column("credential_serial", sa.Integer, server_default="0", nullable=False))
     op.add_column("satellites", sa.Column("applied_digest", sa.String(160)))
     op.add_column("satellites", sa.Column("applied_at", sa.DateTime(timezone=True)))
     op.add_column("satellites", sa.Column("behind_since", sa.DateTime(timezone=True)))
+    op.add_column("satellites", sa.Column("reported_at", sa.DateTime(timezone=True)))
+    op.add_column("satellites", sa.Column("report_received_at", sa.DateTime(timezone=True)))
     op.add_column("satellites", sa.Column("report_fingerprint", sa.String(64)))
     op.add_column("satellites", sa.Column("activity", sa.Text, server_default=sa.text("''"), nullable=False))
     op.add_column("satellites", sa.Column("failure_count", sa.Integer, server_default="0", nullable=False))
@@ -291,3 +308,4 @@ def _add_columns() -> None:
     op.add_column("satellites", sa.Column("storage_free_bytes", sa.BigInteger))
     op.add_column("satellites", sa.Column("link_bytes_per_second", sa.BigInteger))
     op.create_index("ix_satellites_behind_since", "satellites", ["behind_since"])
+    op.create_index("ix_credentials_account_name", "credentials", ["account_name"])

@@ -67,6 +67,7 @@ def _create_tables_of_people() -> None:
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("user_id", sa.Integer, nullable=False),
         sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("role", sa.String(16), nullable=False),
         sa.Column("token_hash", sa.String(64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
@@ -75,4 +76,5 @@ def _create_tables_of_people() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_api_tokens"),
         sa.UniqueConstraint("token_hash", name="uq_api_tokens_token_hash"),
         sa.UniqueConstraint("user_id", "name", name="uq_api_tokens_user_id_name"),
+        sa.CheckConstraint("role IN ('system_admin', 'admin', 'operator')", name=op.f("ck_api_tokens_role")),
     )

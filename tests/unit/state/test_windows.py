@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.satellite.windows import SyncWindows, load_zone, start_of_day
+from harbor_satellite.state.windows import SyncWindows, load_zone, start_of_day
 
 MINUTE = timedelta(minutes=1)
 ZONES = (
@@ -110,7 +110,7 @@ def test_zone_machine_without_database_has_utc_only() -> None:
     # As in an image without tzdata: neither the system's folders nor the package.
     script = (
         "import sys; sys.modules['tzdata'] = None\n"
-        "from harbor_satellite.satellite.windows import load_zone\n"
+        "from harbor_satellite.state.windows import load_zone\n"
         "print(load_zone('UTC'))\n"
         "load_zone('Europe/Berlin')\n"
     )

@@ -1,0 +1,215 @@
+"""The gateway as an ASGI app: who calls, which line of the table, is it theirs, pass it on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from harbor_satellite.ground_control.gateway.calls import Call, How, find_call
+from harbor_satellite.ground_control.gateway.documents import RefusedError, a_list, parse
+from harbor_satellite.ground_control.gateway.events import EVENTS_MAX, judge_event
+from harbor_satellite.ground_control.gateway.look import HORIZON_MAX, SharedLook
+from harbor_satellite.ground_control.gateway.owners import Owners
+from harbor_satellite.ground_control.gateway.pools import Pools
+from harbor_satellite.ground_control.gateway.prefect_api import Answer, PrefectApi, PrefectAwayError
+from harbor_satellite.ground_control.gateway.requests import (
+    FORBIDDEN,
+    TOO_MANY,
+    Door,
+    NotLetIn,
+    Reply,
+    client_of,
+    maintenance,
+    outline,
+    path_of,
+    read_body,
+    refusal,
+)
+from harbor_satellite.ground_control.gateway.rules import Allowed, Asked, give_template
+from harbor_satellite.ground_control.gateway.seen import Seen
+from harbor_satellite.ground_control.gateway.sockets import serve_socket
+from harbor_satellite.state.names import satellite_name
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    import httpx
+    from starlette.types import Receive, Scope, Send
+
+    from harbor_satellite.ground_control.context import Context
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 32  # calls of one satellite; a worker and its run have a handful
+_DONE: Final = range(200, 300)
+_SAID: Final = {
+    How.HEALTH: Reply(200, b"true"),
+    How.NO_CSRF: refusal(422, "CSRF protection is disabled."),
+    How.NO_STORAGE: Reply(200, b'{"default_result_storage_block_id":null}'),
+}
+
+
+class Gateway:
+    """Answers everything below ``GATEWAY_PATH``; belongs to one event loop.
+
+    Args:
+        context: what the app's handlers share; its options name Prefect.
+        transport: for tests.
+    """
+
+    def __init__(self, context: Context, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        options = context.options
+        self.counters = context.counters
+        self._context = context
+        self._api = PrefectApi(options.prefect_api_internal_url, options.prefect_api_auth, self.counters, transport)
+        self._pools = Pools(self._api, context.monotonic)
+        self._owners = Owners(self._api, self._pools, context.monotonic)
+        self._look = SharedLook(self._api, context.clock, context.monotonic)
+        self._door = Door(context)
+        self._under_way: Counter[str] = Counter()
+        self.seen = Seen(context.factory, context.clock)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write signs of life while the app runs, and close connections after it."""
+        flushing = asyncio.create_task(self.seen.keep_flushing())
+        try:
+            yield
+        finally:
+            flushing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await flushing
+            await self.seen.flush()
+            await self._api.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, or one websocket."""
+        if scope["type"] == "http":
+            await (await self._reply(scope, receive)).send(send)
+        elif scope["type"] == "websocket":
+            await serve_socket(self, scope, receive, send)
+
+    async def let_in(self, scope: Scope) -> Asked:
+        """Return who calls, as the beginning of what is asked; raises ``NotLetIn``."""
+        try:
+            identity = await self._door.let_in(scope)
+        except NotLetIn:
+            self.counters.unauthenticated += 1
+            raise
+        self.seen.note(identity.satellite_id)
+        return Asked(satellite_name(identity.name), {})
+
+    async def pass_events(self, caller: Asked, events: list[Any]) -> None:
+        """Pass on those events that are about the satellite's own; the others are dropped.
+
+        Raises:
+            PrefectAwayError: nothing was passed on; the same events may come again.
+        """
+        good, new = [], []
+        for event in events:
+            try:
+                allowed = judge_event(event, caller)
+                await self._prove(caller, allowed)
+            except RefusedError as error:
+                self.counters.events_dropped += 1
+                logger.warning("event dropped satellite=%s reason=%s", caller.satellite, error)
+                continue
+            good.append(allowed.body)
+            new += [claim.id for claim in allowed.claims if claim.kind == "task_run"]
+        if not good:
+            return
+        answer = await self._api.call("POST", "/events", good)
+        if answer.status not in _DONE:
+            self.counters.events_dropped += len(good)
+            logger.warning("events refused by Prefect satellite=%s status=%d", caller.satellite, answer.status)
+            return
+        self.counters.events_passed += len(good)
+        for one in new:
+            self._owners.learn("task_run", one, caller.pool)
+
+    async def _reply(self, scope: Scope, receive: Receive) -> Reply:
+        try:
+            caller = await self.let_in(scope)
+        except NotLetIn as refused:
+            return refused.reply
+        if self._under_way[caller.satellite] >= _AT_ONCE:
+            self.counters.throttled += 1
+            return refusal(TOO_MANY, "too many calls at once", {"Retry-After": "1"})
+        self._under_way[caller.satellite] += 1
+        path = outline(scope)
+        try:
+            call, params = find_call(scope["method"], path_of(scope))
+            path = call.path
+            raw = await read_body(scope, receive)
+            body = parse(raw) if raw else None
+            return await self._answer(call, Asked(caller.satellite, params, body, client_of(scope)))
+        except RefusedError as error:
+            self.counters.denied += 1
+            logger.warning(
+                "call denied satellite=%s method=%s path=%s reason=%s", caller.satellite, scope["method"], path, error
+            )
+            return refusal(FORBIDDEN, "not a call that this satellite may make")
+        except PrefectAwayError as error:
+            self.counters.maintenance += 1
+            logger.info("Prefect is away satellite=%s path=%s reason=%s", caller.satellite, path, error)
+            return maintenance()
+        finally:
+            self._under_way[caller.satellite] -= 1
+            if not self._under_way[caller.satellite]:
+                del self._under_way[caller.satellite]
+
+    async def _answer(self, call: Call, asked: Asked) -> Reply:
+        allowed = call.rule(asked)
+        reply = await self._own_reply(call.how, asked, allowed)
+        if reply is not None:
+            self.counters.answered_from_memory += 1
+            return reply
+        if call.how is How.EVENTS:
+            await self.pass_events(asked, a_list(asked.body, "the body", EVENTS_MAX))
+            return Reply(204)
+        await self._prove(asked, allowed)
+        answer = await self._api.call(call.method, _filled(call.path, asked.params), allowed.body, agent=asked.agent)
+        self.counters.allowed += 1
+        self._note(call, asked, answer)
+        return _reply_of(answer)
+
+    async def _own_reply(self, how: How, asked: Asked, allowed: Allowed) -> Reply | None:
+        """Return the answer to what need not be passed on; None if it must be."""
+        if how in _SAID:
+            return _SAID[how]
+        if how is How.POOL:
+            return _reply_of(await self._pools.read(asked.pool))
+        if how is How.HEARTBEAT and not self._pools.takes_heartbeat(asked.pool):
+            return Reply(204)
+        if how is How.POLL:
+            before = min(datetime.fromisoformat(allowed.body["scheduled_before"]), self._context.clock() + HORIZON_MAX)
+            allowed.body["scheduled_before"] = before.isoformat()
+            if not await self._look.is_due(asked.pool, before):
+                self.counters.polls_answered_from_memory += 1
+                return Reply(200, b"[]")
+        return None
+
+    async def _prove(self, asked: Asked, allowed: Allowed) -> None:
+        for claim in sorted(allowed.claims, key=lambda one: (one.kind, one.id)):
+            if not await self._owners.is_own(asked.pool, claim):
+                raise RefusedError(f"the {claim.kind} is not the satellite's own")
+
+    def _note(self, call: Call, asked: Asked, answer: Answer) -> None:
+        if answer.status not in _DONE:
+            return
+        if call.how is How.HEARTBEAT:
+            self._pools.note_heartbeat(asked.pool)
+        elif call.rule is give_template:
+            self._pools.forget(asked.pool)
+
+
+def _filled(path: str, params: Mapping[str, str]) -> str:
+    return path.format_map(params)
+
+
+def _reply_of(answer: Answer) -> Reply:
+    return Reply(answer.status, answer.body)

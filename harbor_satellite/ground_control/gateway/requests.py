@@ -1,0 +1,165 @@
+"""HTTP as the gateway sees it: who calls, what the body is, and the answers that it gives itself."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+
+from harbor_satellite.errors import AuthenticationError
+from harbor_satellite.ground_control.callers import parse_basic
+from harbor_satellite.ground_control.context import GATEWAY_PATH
+from harbor_satellite.ground_control.error_answers import CHALLENGE
+from harbor_satellite.ground_control.gateway.documents import BODY_MAX_BYTES, RefusedError, write
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import Receive, Scope, Send
+
+    from harbor_satellite.ground_control.context import Context
+    from harbor_satellite.ground_control.credentials import SatelliteIdentity
+
+_NOT_LOGGED: Final = re.compile(r"[0-9a-fA-F-]{32,}|[^a-z_/-]+")
+_CLIENT: Final = re.compile(r"prefect/[0-9A-Za-z.+-]{1,40}(?: \(API [0-9A-Za-z.+-]{1,40}\))?")
+_OUTLINE_MAX: Final = 100  # characters
+_BODY_SECONDS: Final = 30.0
+_HEADER_MAX: Final = 4096  # characters
+_LOOKUPS_AT_ONCE: Final = 8  # fewer than threads and database connections: wrong credentials must not take them all
+RETRY_SECONDS: Final = 5
+UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
+TOO_LARGE: Final = 413
+TOO_MANY: Final = 429
+MAINTENANCE: Final = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer to a site."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def send(self, send: Send) -> None:
+        """Send it."""
+        headers = {"Cache-Control": "no-store", "Content-Length": str(len(self.body)), **self.headers}
+        if self.body:
+            headers["Content-Type"] = "application/json"
+        raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self.status, "headers": raw})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """Make an answer that refuses; ``detail`` is where Prefect's client looks for the reason."""
+    return Reply(status, write({"message": message, "detail": message, "code": status}), headers or {})
+
+
+def maintenance() -> Reply:
+    """Make the answer that Prefect's client waits out for as long as it takes."""
+    headers = {"Prefect-Maintenance": "true", "Retry-After": str(RETRY_SECONDS)}
+    return refusal(MAINTENANCE, "Prefect cannot be asked now", headers)
+
+
+class NotLetIn(Exception):  # noqa: N818  (not an error of ours)
+    """The caller is not a satellite, or nobody can tell now; holds the answer."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+
+
+class Door:
+    """Lets satellites in.
+
+    Args:
+        context: what the app's handlers share.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lookups = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+
+    async def let_in(self, scope: Scope) -> SatelliteIdentity:
+        """Return which satellite calls.
+
+        Raises:
+            NotLetIn: with the answer to give.
+        """
+        username = ""
+        try:
+            headers = Headers(scope=scope).getlist("authorization")
+            kind, _, value = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+            is_basic = kind.lower() == "basic" and len(value) <= _HEADER_MAX
+            username, secret = parse_basic(value.strip() if is_basic else None)
+            known = self._context.identities.recall(username, secret)
+            if known is not None:
+                return known
+            async with self._lookups:
+                return await run_in_threadpool(self._context.identities.authenticate, username, secret)
+        except AuthenticationError as error:
+            # Looked at first and counted after: whoever has the right secret never waits for those who don't.
+            address = scope["client"][0] if scope.get("client") else ""
+            wait = self._context.note_secret_failure((address, username[:128]))
+            if wait is not None:
+                later = {"Retry-After": str(wait), **CHALLENGE}
+                raise NotLetIn(refusal(TOO_MANY, "too many failed attempts", later)) from error
+            raise NotLetIn(refusal(UNAUTHORIZED, str(error), CHALLENGE)) from error
+        except SQLAlchemyError as error:
+            raise NotLetIn(maintenance()) from error
+
+
+def path_of(scope: Scope) -> str:
+    """Return what a request asks for below the gateway, as it was sent; raises ``RefusedError``."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    if scope.get("query_string"):
+        raise RefusedError("a query")
+    if not raw.startswith(GATEWAY_PATH.encode() + b"/") or not raw.isascii():
+        raise RefusedError("not a path below the gateway")
+    return str(raw[len(GATEWAY_PATH) :].decode())
+
+
+def client_of(scope: Scope) -> str:
+    """Return the ``User-Agent`` of a client of Prefect's; empty for any other."""
+    agent = Headers(scope=scope).get("user-agent", "")
+    return agent if _CLIENT.fullmatch(agent) else ""
+
+
+def outline(scope: Scope) -> str:
+    """Return a path that is in no line of the table as it may be logged: without ids, and without its end."""
+    return _NOT_LOGGED.sub("?", str(scope["path"])[len(GATEWAY_PATH) : len(GATEWAY_PATH) + _OUTLINE_MAX])
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return the body of a request, which must be plain JSON if there is any.
+
+    Raises:
+        RefusedError: it is encoded, of another type, too large, or does not come.
+    """
+    headers = Headers(scope=scope)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise RefusedError("an encoded body")
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedError("the caller went away")
+                body += message.get("body", b"")
+                if len(body) > BODY_MAX_BYTES:
+                    raise RefusedError(f"the body is larger than {BODY_MAX_BYTES} bytes")
+                if not message.get("more_body"):
+                    break
+    except TimeoutError:
+        raise RefusedError("the body does not come") from None
+    if body and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError("the body is not called JSON")
+    return bytes(body)

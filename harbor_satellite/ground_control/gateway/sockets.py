@@ -1,0 +1,115 @@
+"""Websockets of sites: events in, passed on by HTTP, so that Prefect's answer says that they arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from harbor_satellite.ground_control.gateway.documents import RefusedError, parse
+from harbor_satellite.ground_control.gateway.prefect_api import PrefectAwayError
+from harbor_satellite.ground_control.gateway.requests import NotLetIn, Reply, path_of, refusal
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from harbor_satellite.ground_control.gateway.app import Gateway
+    from harbor_satellite.ground_control.gateway.rules import Asked
+
+logger = logging.getLogger(__name__)
+
+_PATH: Final = "/events/in"
+_PROTOCOL: Final = "prefect"
+_WAITING_MAX: Final = 500  # events of one site; then its socket is not read until Prefect takes them
+_BATCH: Final = 50
+_RETRY_SECONDS: Final = 2.0
+_LAST_SECONDS: Final = 10.0
+_AUTH_SECONDS: Final = 10.0
+_POLICY: Final = 1008
+_NOT_FOUND: Final = 404  # lets a worker do by requests what it would do by that websocket
+
+
+async def serve_socket(gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
+    """Take the events of one site until it hangs up."""
+    await receive()  # websocket.connect
+    try:
+        caller = await gateway.let_in(scope)
+        path = path_of(scope)
+        if path != _PATH or _PROTOCOL not in scope.get("subprotocols", ()):
+            gateway.counters.denied += 1
+            logger.debug("websocket denied satellite=%s", caller.satellite)
+            await _deny(scope, send, refusal(_NOT_FOUND, "no such websocket here"))
+            return
+    except NotLetIn as refused:
+        await _deny(scope, send, refused.reply)
+        return
+    except RefusedError:
+        gateway.counters.denied += 1
+        await _deny(scope, send, refusal(_NOT_FOUND, "no such websocket here"))
+        return
+    await send({"type": "websocket.accept", "subprotocol": _PROTOCOL})
+    if not await _greet(receive, send):
+        await send({"type": "websocket.close", "code": _POLICY, "reason": "Expected 'auth' message"})
+        return
+    await _take_events(gateway, caller, receive)
+
+
+async def _deny(scope: Scope, send: Send, reply: Reply) -> None:
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": _POLICY})
+        return
+
+    async def send_as_response(message: Any) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    await reply.send(send_as_response)
+
+
+async def _greet(receive: Receive, send: Send) -> bool:
+    """Answer the frame in which clients of Prefect give its password; what it says was never the centre's."""
+    try:
+        async with asyncio.timeout(_AUTH_SECONDS):
+            message = await receive()
+        frame = parse((message.get("text") or "").encode())
+    except (TimeoutError, RefusedError):
+        return False
+    if not isinstance(frame, dict) or frame.get("type") != "auth":
+        return False
+    await send({"type": "websocket.send", "text": json.dumps({"type": "auth_success"})})
+    return True
+
+
+async def _take_events(gateway: Gateway, caller: Asked, receive: Receive) -> None:
+    waiting: asyncio.Queue[Any] = asyncio.Queue(_WAITING_MAX)
+    passing = asyncio.create_task(_pass_on(gateway, caller, waiting))
+    try:
+        while (message := await receive())["type"] == "websocket.receive":
+            try:
+                await waiting.put(parse((message.get("text") or "").encode()))
+            except RefusedError as error:
+                gateway.counters.events_dropped += 1
+                logger.warning("event dropped satellite=%s reason=%s", caller.satellite, error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await waiting.join()
+    finally:
+        passing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await passing
+
+
+async def _pass_on(gateway: Gateway, caller: Asked, waiting: asyncio.Queue[Any]) -> None:
+    while True:
+        events = [await waiting.get()]
+        while len(events) < _BATCH and not waiting.empty():
+            events.append(waiting.get_nowait())
+        while True:
+            try:
+                await gateway.pass_events(caller, events)
+                break
+            except PrefectAwayError:
+                await asyncio.sleep(_RETRY_SECONDS)
+        for _ in events:
+            waiting.task_done()

@@ -1,0 +1,228 @@
+"""The proxy of a site: the present credential, a password of its own, and patience while the centre is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from harbor_satellite.edge_link import Centre
+from harbor_satellite.edge_proxy import EdgeProxy, RunningProxy
+from harbor_satellite.satellite.store import SatelliteStore
+from harbor_satellite.state.wire import Registration, RegistryAuth
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from starlette.types import Message
+
+PASSWORD = "of-this-start"
+AUTH = ("edge", PASSWORD)
+
+
+class Gateway:
+    """What answers at the centre."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+        self.answer: Callable[[httpx.Request], httpx.Response] = lambda _: httpx.Response(200, json={"a": 1})
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return self.answer(request)
+
+
+def register(store: SatelliteStore, secret: str) -> None:
+    auth = RegistryAuth(url="https://harbor.test", username="robot", password=SecretStr(secret))
+    url = "https://centre.test/prefect/api"
+    store.save_registration(Registration(auth=auth, state="", satellite="shop-1", prefect_api_url=url))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SatelliteStore:
+    store = SatelliteStore(tmp_path / "edge")
+    register(store, "first")
+    return store
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway()
+
+
+def ask(
+    store: SatelliteStore, gateway: Gateway, path: str, auth: tuple[str, str] | None = AUTH, **request: Any
+) -> httpx.Response:
+    async def one() -> httpx.Response:
+        proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy), base_url="http://proxy.test") as client:
+            return await client.request("POST", path, auth=auth, **request)
+
+    return asyncio.run(one())
+
+
+def test_request_is_sent_with_the_sites_credential_and_nothing_of_the_caller(
+    store: SatelliteStore, gateway: Gateway
+) -> None:
+    headers = {"Cookie": "a=b", "User-Agent": "prefect/3.8.8 (API 0.8.4)"}
+
+    answer = ask(store, gateway, "/api/logs/", json=[1], headers=headers)
+
+    (sent,) = gateway.requests
+    assert answer.json() == {"a": 1}
+    assert str(sent.url) == "https://centre.test/prefect/api/logs/"
+    assert sent.headers["Authorization"] == httpx.BasicAuth("robot", "first")._auth_header
+    assert sent.headers["User-Agent"] == headers["User-Agent"]
+    assert "Cookie" not in sent.headers
+
+
+@pytest.mark.parametrize("auth", [None, ("edge", "guessed"), ("robot", "first")])
+def test_caller_without_the_password_is_refused(
+    store: SatelliteStore, gateway: Gateway, auth: tuple[str, str] | None
+) -> None:
+    assert ask(store, gateway, "/api/logs/", auth).status_code == 401
+    assert gateway.requests == []
+
+
+@pytest.mark.parametrize("path", ["/", "/other", "/apix/y"])
+def test_path_outside_the_api_is_not_there(store: SatelliteStore, gateway: Gateway, path: str) -> None:
+    assert ask(store, gateway, path).status_code == 404
+
+
+def fail(_: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectTimeout("the link is cut")
+
+
+AWAY: dict[str, Callable[[httpx.Request], httpx.Response]] = {
+    "link cut": fail,
+    "server error": lambda _: httpx.Response(502, json={}),
+    "captive portal": lambda _: httpx.Response(200, html="<html>"),
+    "redirect": lambda _: httpx.Response(302, headers={"Location": "https://login.test"}),
+    "too large": lambda _: httpx.Response(
+        200, content=b"1" * (17 * 1024 * 1024), headers={"Content-Type": "application/json"}
+    ),
+}
+
+
+@pytest.mark.parametrize("answer", AWAY.values(), ids=AWAY.keys())
+def test_centre_away_is_maintenance(
+    store: SatelliteStore, gateway: Gateway, answer: Callable[[httpx.Request], httpx.Response]
+) -> None:
+    gateway.answer = answer
+
+    found = ask(store, gateway, "/api/logs/")
+
+    assert (found.status_code, found.headers["Prefect-Maintenance"], found.headers["Retry-After"]) == (503, "true", "5")
+
+
+def test_refusal_of_the_gateway_is_passed_back(store: SatelliteStore, gateway: Gateway) -> None:
+    gateway.answer = lambda _: httpx.Response(403, json={"detail": "no"})
+
+    assert ask(store, gateway, "/api/logs/").status_code == 403
+
+
+def test_credential_renewed_meanwhile_is_used_at_once(store: SatelliteStore, gateway: Gateway) -> None:
+    second = httpx.BasicAuth("robot", "second")._auth_header
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers["Authorization"] == second:
+            return httpx.Response(200, json={})
+        register(store, "second")
+        return httpx.Response(401, json={})
+
+    gateway.answer = answer
+
+    assert ask(store, gateway, "/api/logs/").status_code == 200
+
+
+def test_damaged_registration_is_maintenance_and_says_no_secret(
+    store: SatelliteStore, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    (store.folder / "registration.json").write_text('{"auth": {"password": "first"}}')
+
+    assert ask(store, gateway, "/api/logs/").status_code == 503
+    assert "first" not in caplog.text
+
+
+def test_password_is_another_one_at_each_start(store: SatelliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxies = [RunningProxy(store) for _ in range(2)]
+
+    assert len({proxy.auth_string for proxy in proxies}) == 2
+    for proxy in proxies:
+        assert proxy.auth_string.partition(":")[2] not in proxy.url
+        proxy._socket.close()
+
+
+# -- websockets
+
+
+def talk(proxy: EdgeProxy, path: str, frames: list[Any], *, seconds: float = 0.2) -> list[Message]:
+    """Send frames through a websocket, and give the centre a moment."""
+    incoming: list[Message] = [{"type": "websocket.connect"}]
+    incoming += [{"type": "websocket.receive", "text": json.dumps(frame)} for frame in frames]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return incoming.pop(0) if incoming else {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def inside() -> None:
+        delivering = asyncio.create_task(proxy._deliver())
+        header = httpx.BasicAuth(*AUTH)._auth_header.encode()
+        scope = {"type": "websocket", "path": path, "headers": [(b"authorization", header)]}
+        await proxy(scope, receive, send)
+        await proxy.drain(seconds)
+        delivering.cancel()
+
+    asyncio.run(inside())
+    return sent
+
+
+def test_events_are_kept_until_the_centre_has_them(
+    store: SatelliteStore, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harbor_satellite.edge_proxy._RETRY_SECONDS", 0.01)
+    gateway.answer = lambda request: httpx.Response(503, json={}) if len(gateway.requests) < 3 else httpx.Response(204)
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+
+    sent = talk(
+        proxy, "/api/events/in", [{"type": "auth", "token": f"edge:{PASSWORD}"}, {"id": 1}, {"id": 2}], seconds=5
+    )
+
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send"]
+    assert [request.url.path for request in gateway.requests] == ["/prefect/api/events"] * 3
+    assert json.loads(gateway.requests[-1].content) == [{"id": 1}, {"id": 2}]
+
+
+def test_websocket_of_the_worker_is_404_so_that_it_uses_requests(store: SatelliteStore, gateway: Gateway) -> None:
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+
+    sent = talk(proxy, "/api/work_pools/satellite-shop-1/workers/connect", [])
+
+    assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 404)
+
+
+@pytest.mark.parametrize("frame", [{"type": "auth", "token": "edge:guessed"}, {"type": "auth"}, [], "x"])
+def test_websocket_without_the_password_is_closed(store: SatelliteStore, gateway: Gateway, frame: Any) -> None:
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+
+    sent = talk(proxy, "/api/events/in", [frame, {"id": 1}])
+
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.close"]
+    assert gateway.requests == []
+
+
+def test_websocket_for_events_out_is_quiet_and_costs_the_link_nothing(store: SatelliteStore, gateway: Gateway) -> None:
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+
+    sent = talk(proxy, "/api/events/out", [{"type": "auth", "token": f"edge:{PASSWORD}"}, {"type": "filter"}])
+
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send"]
+    assert gateway.requests == []
