@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 def provision_satellite(satellite: str) -> State[None]:
     """Bring one satellite in step with its rows; every step can be repeated, and does only what is missing."""
     with open_centre() as centre:
+        is_wanted = bool(find_satellites(centre, satellite))
+        # What is in Prefect goes even while the source, which the rest has to ask, is down.
+        done = "" if is_wanted else take_away(centre, satellite)
         if satellite in list_retired(centre):
             retire_satellite(centre, satellite)
-        done = provide(centre, satellite) if find_satellites(centre, satellite) else take_away(centre, satellite)
+        done = provide(centre, satellite) if is_wanted else done
     if centre.problems:
         return Failed(message="; ".join(centre.problems))
     return Completed(message=done)

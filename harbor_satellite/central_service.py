@@ -44,6 +44,8 @@ _DEPLOY_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 5
 _KEEP_ALIVE_SECONDS: Final = 75  # longer than sites wait between two polls: each would be another handshake
 _WATCH_SECONDS: Final = 1.0
+_RETENTION_DAYS: Final = 7
+_FRAME_MAX_BYTES: Final = 2 * 1024 * 1024  # of a websocket; a larger one ends it, and its sender would send it again
 _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  (named here in order to refuse it)
 CENTRAL_POOL: Final = "central"
 
@@ -62,7 +64,7 @@ def serve(settings: GroundControlSettings, *, prefect_port: int = 4200) -> None:
         _serve_api(settings)
         return
     _check_signing(settings)
-    with own_prefect(settings.data_dir.resolve(), prefect_port) as children:
+    with own_prefect(settings.data_dir.resolve(), prefect_port, settings.run_retention_days) as children:
         with _ending_with(children):
             _serve_api(settings)
         for child in children:
@@ -92,7 +94,7 @@ def _admin_password(settings: GroundControlSettings) -> SecretStr | None:
 
 
 @contextlib.contextmanager
-def own_prefect(data_dir: Path, port: int) -> Iterator[tuple[Child, Child]]:
+def own_prefect(data_dir: Path, port: int, retention_days: int = _RETENTION_DAYS) -> Iterator[tuple[Child, Child]]:
     """Run a Prefect server with a central worker beside this process, and deploy the central flows to it.
 
     Its API's URL is put into ``PREFECT_API_URL``.
@@ -103,8 +105,8 @@ def own_prefect(data_dir: Path, port: int) -> Iterator[tuple[Child, Child]]:
     check_port_is_free("127.0.0.1", port)
     api_url = f"http://127.0.0.1:{port}/api"
     os.environ["PREFECT_API_URL"] = api_url
-    os.environ.update(prefect_environment(data_dir))
-    server = start_prefect_server(data_dir, port)
+    os.environ.update(prefect_environment(data_dir, retention_days))
+    server = start_prefect_server(data_dir, port, retention_days)
     worker: Child | None = None
     try:
         server.wait_for(f"{api_url}/health", _PREFECT_START_SECONDS)
@@ -139,26 +141,29 @@ def _ending_with(children: Sequence[Child]) -> Iterator[None]:
         thread.join()
 
 
-def prefect_environment(data_dir: Path) -> dict[str, str]:
-    """Return the settings of a Prefect that belongs to this service alone."""
+def prefect_environment(data_dir: Path, retention_days: int = _RETENTION_DAYS) -> dict[str, str]:
+    """Return the settings of a Prefect that belongs to this service alone, and keeps runs for so many days."""
     return {
         "PREFECT_HOME": str(data_dir / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "30",
         "PREFECT_SERVER_API_BLOCKS_REGISTER_ON_START": "false",
+        # What grows with every run; Prefect keeps events for a week and runs for ever if nothing is said.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(retention_days * 24 * 3600),  # seconds
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P1D",
         "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",
         "PREFECT_CLI_PROMPT": "false",
         "DO_NOT_TRACK": "1",
     }
 
 
-def start_prefect_server(data_dir: Path, port: int) -> Child:
+def start_prefect_server(data_dir: Path, port: int, retention_days: int = _RETENTION_DAYS) -> Child:
     """Start the real Prefect server."""
     module = "harbor_satellite.prefect_server"  # Prefect's own command line; see there
     argv = [sys.executable, "-m", module, "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    return Child(
-        "prefect server", argv, env=prefect_environment(data_dir), log=data_dir / "logs" / "prefect-server.log"
-    )
+    env = prefect_environment(data_dir, retention_days)
+    return Child("prefect server", argv, env=env, log=data_dir / "logs" / "prefect-server.log")
 
 
 def start_central_worker(data_dir: Path) -> Child:
@@ -224,6 +229,8 @@ def _serve_api(settings: GroundControlSettings) -> None:
                 log_level="warning",
                 access_log=False,
                 ws="websockets-sansio",  # of the workers' events
+                ws_max_size=_FRAME_MAX_BYTES,  # counted after decompression
+                ws_ping_timeout=30,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 proxy_headers=False,  # an address that anybody can make up must not be a key of the throttle
                 timeout_graceful_shutdown=_STOP_SECONDS,
@@ -254,4 +261,11 @@ def _public_url(settings: GroundControlSettings) -> str:
         _LOG.warning("sites get no Prefect API: set HARBOR_SATELLITE_GROUND_CONTROL_PUBLIC_URL")
         return ""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    url = f"http://{host}:{settings.port}"
+    if settings.host == "localhost" or settings.host.startswith("127.") or settings.host == "::1":
+        _LOG.warning(
+            "sites are told to call %s, which only this machine reaches; for sites elsewhere set "
+            "HARBOR_SATELLITE_GROUND_CONTROL_PUBLIC_URL before they register",
+            url,
+        )
+    return url

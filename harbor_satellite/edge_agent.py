@@ -46,9 +46,11 @@ def run_agent(settings: SatelliteSettings) -> None:
     proxy = _proxy_to(registration, settings)
     _LOG.info("polling pool=%s api=%s", work_pool_name(satellite), registration.prefect_api_url)
     enter()
-    asyncio.run(_work(work_pool_name(satellite), settings.poll_interval_seconds))
-    if proxy:
-        proxy.stop(_SETTLE_SECONDS)
+    try:
+        asyncio.run(_work(work_pool_name(satellite), settings.poll_interval_seconds))
+    finally:
+        if proxy:  # what it holds still for the centre is worth some seconds, whatever ended the worker
+            proxy.stop(_SETTLE_SECONDS)
     # A flow thread that is still copying holds nothing that a restart would miss: it is not waited for.
     sys.stdout.flush()
     sys.stderr.flush()

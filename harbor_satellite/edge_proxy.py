@@ -39,6 +39,10 @@ _BODY_MAX_BYTES: Final = 8 * 1024 * 1024
 _RETRY_SECONDS: Final = 5
 _EVENTS_MAX: Final = 5000  # kept while the link is down; then the run waits
 _BATCH: Final = 50
+_BATCH_MAX_BYTES: Final = 1024 * 1024  # the gateway refuses requests of more than 4 MiB, with all that is in them
+_EVENT_MAX_BYTES: Final = 1024 * 1024  # events of Prefect's are some kB
+_FRAME_MAX_BYTES: Final = 4 * 1024 * 1024  # a larger one ends the websocket, and its sender would send it again
+_GREETING_SECONDS: Final = 10.0
 _NOT_FOUND: Final = 404
 _TOO_LARGE: Final = 413
 _POLICY: Final = 1008
@@ -63,7 +67,7 @@ class EdgeProxy:
         self._centre = centre
         self._token = f"{_USER}:{password}".encode()
         self._expected = b"Basic " + base64.b64encode(self._token)
-        self._events: asyncio.Queue[Any] = asyncio.Queue(_EVENTS_MAX)
+        self._events: asyncio.Queue[str] = asyncio.Queue(_EVENTS_MAX)
         self._is_away = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,22 +136,37 @@ class EdgeProxy:
             await _respond(send, "websocket.http.response", _NOT_FOUND, {}, b"")
             return
         await send({"type": "websocket.accept", "subprotocol": "prefect"})
-        if not hmac.compare_digest(str(_frame(await receive()).get("token")).encode(), self._token):
+        if not await self._is_greeted(receive):
             await send({"type": "websocket.close", "code": _POLICY})
             return
         await send({"type": "websocket.send", "text": json.dumps({"type": "auth_success"})})
         while (message := await receive())["type"] == "websocket.receive":
             # Nothing ever comes out: a thread can neither be cancelled nor suspended, and who listens does not poll.
-            if scope["path"] == _EVENTS_IN and (event := _frame(message)):
-                await self._events.put(event)
+            if scope["path"] != _EVENTS_IN or not _frame(message):
+                continue
+            if len(message["text"]) > _EVENT_MAX_BYTES:
+                _LOG.warning("event dropped, it is too large characters=%d", len(message["text"]))
+            else:
+                # As text: that is how its size is known, and a tenth of what the parsed event would take.
+                await self._events.put(message["text"])
+
+    async def _is_greeted(self, receive: Receive) -> bool:
+        try:
+            async with asyncio.timeout(_GREETING_SECONDS):  # anybody on the machine can get this far
+                token = str(_frame(await receive()).get("token"))
+        except TimeoutError:
+            return False
+        return hmac.compare_digest(token.encode("utf-8", "replace"), self._token)
 
     async def _deliver(self) -> None:
         """Post events to the centre, in order; each batch until it has arrived."""
         while True:
             events = [await self._events.get()]
-            while len(events) < _BATCH and not self._events.empty():
+            size = len(events[0])
+            while len(events) < _BATCH and size < _BATCH_MAX_BYTES and not self._events.empty():
                 events.append(self._events.get_nowait())
-            body = json.dumps(events, separators=(",", ":")).encode()
+                size += len(events[-1])
+            body = f"[{','.join(events)}]".encode("utf-8", "replace")
             while not await self._is_delivered(body):  # noqa: ASYNC110  (it is the peer that is asked again)
                 await asyncio.sleep(_RETRY_SECONDS)
             for _ in events:
@@ -178,7 +197,13 @@ class RunningProxy:
         self._proxy = EdgeProxy(Centre(store, verify=verify), self.auth_string.partition(":")[2])
         self._socket = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
-            self._proxy, log_level="error", access_log=False, ws="websockets-sansio", lifespan="on", loop="asyncio"
+            self._proxy,
+            log_level="error",
+            access_log=False,
+            ws="websockets-sansio",
+            ws_max_size=_FRAME_MAX_BYTES,
+            lifespan="on",
+            loop="asyncio",
         )
         self._server = uvicorn.Server(config)
         logging.getLogger("uvicorn.error").addFilter(_KnownDenials())

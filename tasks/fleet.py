@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, satellite_deployments
 from deployments.spec import PULL_STEPS, DeploymentSpec
+from harbor_satellite.edge_worker import EdgeWorker
 from harbor_satellite.state.names import (
     WORKER_TYPE,
     SatelliteName,
@@ -128,7 +129,8 @@ def _is_as(found: DeploymentResponse, spec: DeploymentSpec) -> bool:
 
 def _apply(client: SyncPrefectClient, spec: DeploymentSpec) -> None:
     with contextlib.suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=spec.work_pool, type=WORKER_TYPE))
+        template = EdgeWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=spec.work_pool, type=WORKER_TYPE, base_job_template=template))
     schedule = CronSchedule(cron=spec.cron, timezone=spec.timezone)
     client.create_deployment(
         client.create_flow_from_name(spec.flow),

@@ -65,7 +65,7 @@ def post_status(satellite: str) -> Delivered:
     with ground_control(settings) as client:
         answer = client.report(report, registration.auth.username, registration.auth.password)
     get_run_logger().info("reported state=%s images=%d", report.latest_state_digest or "none", report.image_count)
-    is_wanted = answer.is_renewal_due or is_expiring(registration, now)
+    is_wanted = answer.is_renewal_due or is_expiring(registration, now, store.registered_at())
     is_wanted = is_wanted or (may_be_refused(applied) and is_refused(settings, registration))
     return Delivered(report.latest_state_digest, is_wanted)
 

@@ -9,7 +9,13 @@ from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import ConflictError, NotFoundError, RemoteError
 from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.publishing import drop_generation, is_group_lost, look_up_group, publish_group
+from harbor_satellite.ground_control.publishing import (
+    drop_generation,
+    is_group_lost,
+    look_up_group,
+    publish_group,
+    shown_generation,
+)
 from harbor_satellite.ground_control.unresolved import record_unresolved
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import (
@@ -72,9 +78,10 @@ def _publish(centre: Centre, group: str) -> tuple[GroupSpec, ResolvedGroup, Stat
     registry = centre.public_url if centre.is_own(spec.registry) else spec.registry
     with centre.source_of("") as own:
         is_lost = is_group_lost(own, spec)
+        shown = shown_generation(own, spec) if is_lost else 0
         with centre.sessions.begin() as session:
             state = publish_group(
-                session, centre.pusher, spec, resolved, registry=registry, now=utc_now(), is_lost=is_lost
+                session, centre.pusher, spec, resolved, registry=registry, now=utc_now(), is_lost=is_lost, shown=shown
             )
         if state is None and centre.signer and spec.published_digest:
             # Published before there was a key, or its signature is lost.

@@ -44,7 +44,7 @@ def grant_projects(centre: Centre, satellite: str | None = None) -> int:
         How many the source was told of.
     """
     told = 0
-    for name in (satellite,) if satellite else _satellites_to_grant(centre):
+    for name in (satellite,) if satellite else find_ungranted(centre):
         try:
             with centre.sessions.begin() as session:
                 told += credentials.grant_projects(session, centre.source, name)
@@ -58,7 +58,8 @@ def grant_projects(centre: Centre, satellite: str | None = None) -> int:
     return told
 
 
-def _satellites_to_grant(centre: Centre) -> tuple[str, ...]:
+def find_ungranted(centre: Centre) -> tuple[str, ...]:
+    """Return the satellites whose permissions at the source can be brought in step, by name."""
     with centre.reading() as session:
         differences = provisioning.grant_differences(session)
     missing = {project for item in differences for project in item.missing}

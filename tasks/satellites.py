@@ -20,9 +20,10 @@ from harbor_satellite.oci.digest import Digest
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import satellite_name, satellite_state_repository
 from tasks.policy import remote_task
+from tasks.provision import find_ungranted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from harbor_satellite.ground_control.satellite_states import SatelliteDeployment
     from harbor_satellite.ground_control.signing import Pusher
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_SECONDS = 600.0
 _FLEET_TIMEOUT_SECONDS = 3600.0  # signing takes a second for each satellite
+_LOOKED_AT_SINGLY = 20  # satellites; for more, one look at all permissions costs less
 _STARTED_AT_ONCE = 200  # flow runs; Prefect makes some ten a second, and every site has its schedule besides
 _T = TypeVar("_T")
 
@@ -65,11 +67,13 @@ def publish_satellite_states(
     with centre.reading() as session:
         due = due_satellites(session, digests.keys(), centre.public_url)
     pusher = centre.pusher
-    moved = [name for name, is_moved in _serve(centre, due, lambda name: _publish(centre, pusher, name)) if is_moved]
+    ungranted = _ungranted(centre, digests.keys() if is_thorough else due)
+    served = _serve(centre, due, lambda name: _publish(centre, pusher, name, ungranted))
+    moved = [name for name, is_moved in served if is_moved]
     if is_thorough:
         rest = sorted(digests.keys() - set(due))
         with centre.source_of("") as own:
-            healed = _serve(centre, rest, lambda name: _heal(centre, own, pusher, name, digests[name]))
+            healed = _serve(centre, rest, lambda name: _heal(centre, own, pusher, name, digests[name], ungranted))
         moved += [name for name, is_moved in healed if is_moved]
     for name in moved:
         get_run_logger().info("published satellite state satellite=%s", name)
@@ -95,18 +99,35 @@ def _is_one_by_one(centre: Centre) -> bool:
     return centre.settings.database().startswith("sqlite")
 
 
-def _publish(centre: Centre, pusher: Pusher, satellite: str, *, is_lost: bool = False) -> bool:
-    with centre.sessions.begin() as session:
-        credentials.grant_projects(session, centre.source, satellite)
+def _ungranted(centre: Centre, satellites: Collection[str]) -> frozenset[str]:
+    """Return which of these satellites need other permissions: of many, those that one look at the rows tells."""
+    if len(satellites) <= _LOOKED_AT_SINGLY:
+        return frozenset(satellites)
+    try:
+        return frozenset(find_ungranted(centre))
+    except HarborSatelliteError as error:  # then each is asked for by itself, and says by itself what is wrong
+        get_run_logger().warning("permissions not compared reason=%s", error)
+        return frozenset(satellites)
+
+
+def _publish(
+    centre: Centre, pusher: Pusher, satellite: str, ungranted: Collection[str], *, is_lost: bool = False
+) -> bool:
+    if satellite in ungranted:
+        with centre.sessions.begin() as session:
+            credentials.grant_projects(session, centre.source, satellite)
     with centre.sessions.begin() as session:
         return publish_satellite(session, pusher, satellite, registry=centre.public_url, now=utc_now(), is_lost=is_lost)
 
 
-def _heal(centre: Centre, own: HttpRegistry, pusher: Pusher, satellite: str, published: str | None) -> bool:
+def _heal(  # noqa: PLR0917 - read from left to right it is who, where and what
+    centre: Centre, own: HttpRegistry, pusher: Pusher, satellite: str, published: str | None, ungranted: Collection[str]
+) -> bool:
     if is_satellite_lost(own, satellite, published):
-        return _publish(centre, pusher, satellite, is_lost=True)
-    with centre.sessions.begin() as session:
-        credentials.grant_projects(session, centre.source, satellite)
+        return _publish(centre, pusher, satellite, ungranted, is_lost=True)
+    if satellite in ungranted:
+        with centre.sessions.begin() as session:
+            credentials.grant_projects(session, centre.source, satellite)
     if centre.signer and published:
         centre.signer.ensure_signed(satellite_state_repository(satellite_name(satellite)), Digest.parse(published))
     return False

@@ -166,7 +166,7 @@ def _heartbeats(client: SyncPrefectClient, runs: Mapping[UUID, FlowRun], now: da
     old = [
         run
         for run in runs.values()
-        if run.state and run.state.type is StateType.RUNNING and now - run.state.timestamp > watching.HEARTBEAT_LIMIT
+        if run.state and run.state.type is StateType.RUNNING and now - run.state.timestamp > watching.RECEIPT_GRACE
     ]
     found: dict[UUID, datetime] = {}
     for run in itertools.islice(old, _PAGE):

@@ -64,6 +64,7 @@ _TAGS = [
     {"name": "health", "description": "Whether this service is up."},
 ]
 _ROUTES = (
+    routes_sites,  # called by far the most often, and routes are tried in turn
     routes_people,
     routes_audit,
     routes_groups,
@@ -72,7 +73,6 @@ _ROUTES = (
     routes_satellites,
     routes_fleet,
     routes_rollouts,
-    routes_sites,
     routes_hooks,
     routes_sink,
     routes_health,
@@ -110,11 +110,11 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.context = context
-    for routes in _ROUTES:
-        app.include_router(routes.router)
     app.state.gateway = Gateway(context) if options.prefect_api_internal_url else None
     if app.state.gateway:
-        app.mount(GATEWAY_PATH, app.state.gateway)
+        app.mount(GATEWAY_PATH, app.state.gateway)  # first: most calls are for it, and routes are tried in turn
+    for routes in _ROUTES:
+        app.include_router(routes.router)
     add_error_answers(app)
     app.state.metrics, app.state.readiness = Metrics(context), ReadinessProbe(context)
     app.add_middleware(RequestMeter, metrics=app.state.metrics)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 PAGE_MAX: Final = 500
+PRUNED_AT_ONCE: Final = 10_000
+"""Events; what is left goes the next time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,9 @@ def list_events(
     return session.scalars(query).all()
 
 
-def prune(session: Session, before: datetime) -> int:
-    """Delete the events that are older than that, and return how many they were."""
-    done = session.execute(delete(AuditEvent).where(AuditEvent.occurred_at < before))
+def prune(session: Session, before: datetime, *, limit: int = PRUNED_AT_ONCE) -> int:
+    """Delete events that are older than that, a bounded number of them, and return how many they were."""
+    some = select(AuditEvent.id).where(AuditEvent.occurred_at < before).order_by(AuditEvent.occurred_at).limit(limit)
+    statement = delete(AuditEvent).where(AuditEvent.id.in_(some))
+    done = session.execute(statement.execution_options(synchronize_session=False))
     return cast("CursorResult[Any]", done).rowcount

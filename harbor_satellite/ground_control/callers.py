@@ -42,10 +42,10 @@ class AuthorizationHeader(SecurityBase):
 _bearer: Final = AuthorizationHeader(
     "bearer", "A session from POST /login, or an API token (hs_…) from POST /api/tokens."
 )
-_basic: Final = AuthorizationHeader("basic", "A user's name and password, or a satellite's credential.")
+basic_header: Final = AuthorizationHeader("basic", "A user's name and password, or a satellite's credential.")
 
 BearerToken = Annotated[str | None, Depends(_bearer)]
-BasicHeader = Annotated[str | None, Depends(_basic)]
+BasicHeader = Annotated[str | None, Depends(basic_header)]
 
 
 async def get_context(request: Request) -> Context:  # async: not worth a thread

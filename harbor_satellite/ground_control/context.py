@@ -15,6 +15,7 @@ from harbor_satellite.ground_control.database import reading
 from harbor_satellite.ground_control.gateway.counters import GatewayCounters
 from harbor_satellite.ground_control.identities import Identities
 from harbor_satellite.ground_control.registration import SiteAddresses
+from harbor_satellite.ground_control.report_queue import ReportQueue
 from harbor_satellite.ground_control.throttle import FailureThrottle, KnownCallers, RateLimits
 from harbor_satellite.ground_control.users import LockoutPolicy
 
@@ -90,12 +91,14 @@ class Context:
     refusals: RefusalBudget = field(default_factory=RefusalBudget)
     secret_failures: FailureThrottle = field(default_factory=lambda: FailureThrottle(limit=60))
     identities: Identities = field(init=False)
+    idle_reports: ReportQueue = field(init=False)
     counters: GatewayCounters = field(default_factory=GatewayCounters)
     _source_queue: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_QUEUED_SOURCE_CALLS))
     _source_slots: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(_CONCURRENT_SOURCE_CALLS))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "identities", Identities(self.factory, self.monotonic, clock=self.clock))
+        object.__setattr__(self, "idle_reports", ReportQueue(self.factory, self.monotonic))
 
     @property
     def lockout_policy(self) -> LockoutPolicy:

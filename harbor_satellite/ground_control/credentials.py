@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import event, select, update
 
 from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, NotFoundError, RemoteError
-from harbor_satellite.ground_control import audit_log, groups, identities
+from harbor_satellite.ground_control import audit_log, generations, groups, identities
 from harbor_satellite.ground_control.accounts import account_of, take_account_name
 from harbor_satellite.ground_control.audit_log import Actor
 from harbor_satellite.ground_control.models import Credential, Satellite, SatelliteGroup
@@ -220,9 +220,14 @@ def try_delete(session: Session, source: Source, satellite: str, rows: Iterable[
 
 
 def wanted_projects(session: Session, satellite: Satellite) -> tuple[str, ...]:
-    """Return what the satellite must be able to pull from: its state, and all of its groups' projects, sorted."""
+    """Return what the satellite must be able to pull from, sorted: its state, and all of its groups' projects.
+
+    Those of the groups as they are asked for now, and those of the generations that it follows.
+    """
     followed = select(SatelliteGroup.group_id).where(SatelliteGroup.satellite_id == satellite.id)
-    return tuple(sorted({STATE_PROJECT, *groups.projects_of_groups(session, followed)}))
+    named = generations.followed_projects(session, satellite.id)
+    projects = {*groups.projects_of_groups(session, followed), *named.get(satellite.id, ())}
+    return tuple(sorted({STATE_PROJECT, *projects}))
 
 
 def grant_projects(session: Session, source: Source, satellite: str, now: datetime | None = None) -> bool:
@@ -248,8 +253,8 @@ def grant_projects(session: Session, source: Source, satellite: str, now: dateti
         raise NotFoundError(f"no satellite {satellite!r}")
     wanted = wanted_projects(session, row)
     live = [each for each in credentials_of(session, row, lock=True) if is_live(each)]  # none: they come with the claim
-    moment = now or datetime.now(UTC)
-    told = [_grant(session, source, row, each, wanted, moment) for each in live if each.granted_projects != list(wanted)]
+    moment, differing = now or datetime.now(UTC), [each for each in live if each.granted_projects != list(wanted)]
+    told = [_grant(session, source, row, each, wanted=wanted, now=moment) for each in differing]
     return any(told)
 
 
@@ -258,6 +263,7 @@ def _grant(
     source: Source,
     satellite: Satellite,
     credential: Credential,
+    *,
     wanted: tuple[str, ...],
     now: datetime,
 ) -> bool:

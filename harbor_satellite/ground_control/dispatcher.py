@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
 from harbor_satellite.ground_control import outbox
+from harbor_satellite.ground_control.database import reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH: Final = 50  # events in one request
 _POLL_SECONDS: Final = 5.0  # events written by another process, or due again, wait at most this long
+_SHORTEST_PAUSE_SECONDS: Final = 0.1  # an event that another replica holds may be due, too
 _TIMEOUT_SECONDS: Final = 10.0
 
 
@@ -94,18 +96,29 @@ class OutboxDispatcher:
         return len(events)
 
     def _run(self) -> None:
+        errors = 0
         while not self._stopping.is_set():
             self._wake.clear()
             try:
                 taken = self.post_due(datetime.now(UTC))
+                pause = self._pause_seconds()
             except SQLAlchemyError as error:
-                taken = 0
-                self._failures += 1
+                errors += 1
                 logger.warning("outbox unavailable error=%s", type(error).__name__)
+                self._stopping.wait(outbox.backoff_seconds(errors))
+                continue
+            errors = 0
             if self._failures:
                 self._stopping.wait(outbox.backoff_seconds(self._failures))
             elif taken < _BATCH:
-                self._wake.wait(_POLL_SECONDS)
+                self._wake.wait(pause)
+
+    def _pause_seconds(self) -> float:
+        """Return how long there is nothing to post, as far as is known now."""
+        with reading(self._factory) as session:
+            due_at = outbox.next_due(session)
+        seconds = _POLL_SECONDS if due_at is None else (due_at - datetime.now(UTC)).total_seconds()
+        return min(_POLL_SECONDS, max(_SHORTEST_PAUSE_SECONDS, seconds))
 
     def _deliver(self, events: Sequence[LeasedEvent]) -> Sequence[LeasedEvent]:
         status = self._post(events)

@@ -15,6 +15,7 @@ from sqlalchemy import and_, case, func, select
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.ground_control.fleet_reasons import FollowedGroup, reason_of
 from harbor_satellite.ground_control.fleet_states import FLEET_STATES, is_pin_of_member, lagging_since, state_of
+from harbor_satellite.ground_control.generations import followed_generation, newest_generations
 from harbor_satellite.ground_control.labels import labels_of, parse_label
 from harbor_satellite.ground_control.models import (
     AppliedGroupRow,
@@ -25,7 +26,6 @@ from harbor_satellite.ground_control.models import (
     SatelliteLabel,
     UnresolvedArtifact,
 )
-from harbor_satellite.ground_control.pins import followed_generation, newest_generations
 from harbor_satellite.state.names import group_name
 
 if TYPE_CHECKING:

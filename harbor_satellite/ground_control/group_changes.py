@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, func, select
 
 from harbor_satellite.errors import ConflictError, NotFoundError
-from harbor_satellite.ground_control import outbox
+from harbor_satellite.ground_control import outbox, pins
 from harbor_satellite.ground_control.groups import check_expiry, check_registry, ensure_group
-from harbor_satellite.ground_control.models import GenerationPin, Group, GroupState, SatelliteConfig
+from harbor_satellite.ground_control.models import GenerationPin, Group, GroupState, Rollout, SatelliteConfig
 from harbor_satellite.state.names import check_name, group_name
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def change_group(session: Session, name: str, change: GroupChange, now: datetime
     Raises:
         InvalidInputError: a value breaks its rule.
         NotFoundError: there is no such group, or no such config.
+        ConflictError: staging is to end while a rollout of the group is going on.
     """
     group = session.scalar(select(Group).where(Group.name == group_name(name)).with_for_update())
     if group is None:
@@ -96,6 +97,8 @@ def _check_config(session: Session, name: str) -> None:
 
 
 def _stage(session: Session, group: Group, *, is_staged: bool) -> None:
+    if not is_staged:
+        _check_no_rollout(session, group)
     group.is_staged = is_staged
     if is_staged:
         if group.released_generation is None:
@@ -105,3 +108,10 @@ def _stage(session: Session, group: Group, *, is_staged: bool) -> None:
     group.released_generation = None
     mine = GenerationPin.group_id == group.id
     session.execute(delete(GenerationPin).where(mine, GenerationPin.is_held.is_(False)))
+
+
+def _check_no_rollout(session: Session, group: Group) -> None:
+    # Its later waves would take satellites back from the newest generation to the rollout's.
+    going_on = select(Rollout.id).where(Rollout.group_id == group.id, Rollout.state.in_(pins.ACTIVE_STATES)).limit(1)
+    if (rollout := session.scalar(going_on)) is not None:
+        raise ConflictError(f"rollout {rollout} of group {group.name} is going on: abort it or let it complete first")

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from harbor_satellite.errors import ConflictError, InvalidInputError
-from harbor_satellite.ground_control import groups, pins, rule_members, selector_rows
+from harbor_satellite.ground_control import generations, groups, pins, rule_members, selector_rows
 from harbor_satellite.ground_control.models import Group, GroupState
 from harbor_satellite.ground_control.policies import read_policy
 from harbor_satellite.oci.digest import Digest
@@ -122,7 +122,12 @@ def record_group_state(  # noqa: PLR0917 - read from left to right it is the row
         text = content.decode() if isinstance(content, bytes) else content
         created_at = now or datetime.now(UTC)
         state = GroupState(
-            group_id=row.id, generation=generation, digest=str(digest), content=text, created_at=created_at
+            group_id=row.id,
+            generation=generation,
+            digest=str(digest),
+            content=text,
+            projects=generations.projects_in(text),
+            created_at=created_at,
         )
         _add_state(session, state, group)
         if row.is_staged and row.released_generation is None:

@@ -18,6 +18,7 @@ from harbor_satellite.ground_control.group_entries import (
     row_entry,
 )
 from harbor_satellite.ground_control.models import (
+    GenerationPin,
     Group,
     GroupArtifact,
     GroupSelector,
@@ -203,20 +204,33 @@ def add_satellite(session: Session, satellite: str, group: str, now: datetime) -
 def add_member(session: Session, satellite: Satellite, group: Group, now: datetime) -> None:
     """Let a satellite follow a group, both at hand."""
     values = {"satellite_id": satellite.id, "group_id": group.id}
+    if group.is_staged and session.get(SatelliteGroup, (satellite.id, group.id)) is None:
+        _join_staged(session, group, values, now)
     _insert_or_ignore(session, SatelliteGroup, values)
     outbox.enqueue_group_changed(session, group.name, now)
 
 
+def _join_staged(session: Session, group: Group, values: Mapping[str, int], now: datetime) -> None:
+    """Mark what a staged group has released, if there is a later generation that the site may know from before.
+
+    Sites remember how far they were in groups that they left, and refuse what is older without the mark.
+    """
+    session.refresh(group, with_for_update=True)  # rollouts take turns with this
+    newest = session.scalar(select(func.max(GroupState.generation)).where(GroupState.group_id == group.id)) or 0
+    if group.is_staged and 0 < (group.released_generation or 0) < newest:
+        pin = {"generation": group.released_generation, "is_rollback": True, "is_held": False, "updated_at": now}
+        _insert_or_ignore(session, GenerationPin, {**values, **pin})
+
+
 def remove_satellite(session: Session, satellite: str, group: str, now: datetime) -> None:
-    """Let a satellite follow a group no more; again is fine.
+    """Let a satellite follow a group no more, and forget where it was pinned; again is fine.
 
     Raises:
         NotFoundError: one of them does not exist.
     """
     row, found = _satellite(session, satellite), show_group(session, group)
-    session.execute(
-        delete(SatelliteGroup).where(SatelliteGroup.satellite_id == row.id, SatelliteGroup.group_id == found.id)
-    )
+    for model in (GenerationPin, SatelliteGroup):
+        session.execute(delete(model).where(model.satellite_id == row.id, model.group_id == found.id))
     outbox.enqueue_group_changed(session, group, now)
     outbox.enqueue_fleet_changed(session, satellite, now)
 
@@ -243,7 +257,9 @@ def ensure_group(session: Session, name: str, registry: str, now: datetime) -> G
     return session.scalars(select(Group).where(Group.name == name).with_for_update()).one()
 
 
-def _insert_or_ignore(session: Session, model: type[Group | SatelliteGroup], values: Mapping[str, object]) -> None:
+def _insert_or_ignore(
+    session: Session, model: type[Group | GenerationPin | SatelliteGroup], values: Mapping[str, object]
+) -> None:
     dialect = session.get_bind().dialect.name
     statement = postgresql.insert(model) if dialect == "postgresql" else sqlite.insert(model)
     session.execute(statement.values(values).on_conflict_do_nothing())

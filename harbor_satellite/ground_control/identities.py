@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, event, or_, select, update
+from sqlalchemy import bindparam, cast, column, event, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harbor_satellite.ground_control import credentials
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
     from sqlalchemy.orm import Session
+    from sqlalchemy.sql.dml import Update
 
     from harbor_satellite.ground_control.credentials import SatelliteIdentity
     from harbor_satellite.ground_control.database import SessionFactory
@@ -108,6 +109,12 @@ class Identities:
                 self._known.popitem(last=False)
         return identity
 
+    def revision(self) -> int:
+        """Return how often credentials were changed, as it was no longer than a second ago; may ask the database."""
+        self._look()
+        with self._lock:
+            return self._revision
+
     def expire(self) -> None:
         """Believe nothing that is remembered until the revision has been looked at again."""
         with self._lock:
@@ -152,15 +159,35 @@ def note_seen(session: Session, seen: Mapping[int, datetime]) -> None:
     """Note when satellites were last heard of, by their ids; never goes back."""
     if not seen:
         return
-    table: Any = Satellite.__table__
-    moment: Any = bindparam("moment")
-    statement = (
-        update(table)
-        .where(table.c.id == bindparam("satellite"), or_(table.c.last_seen.is_(None), table.c.last_seen < moment))
-        .values(last_seen=moment)
-    )
+    connection = session.connection()
     # Sorted, so that two processes never wait for each other's rows.
-    session.connection().execute(statement, [{"satellite": one, "moment": seen[one]} for one in sorted(seen)])
+    rows = [{"satellite": one, "moment": seen[one]} for one in sorted(seen)]
+    if connection.dialect.name == "postgresql":
+        connection.execute(_SEEN_MANY, {name: [row[name] for row in rows] for name in ("satellite", "moment")})
+    else:
+        connection.execute(_seen(bindparam("satellite"), bindparam("moment")), rows)
+
+
+def _seen(satellite: Any, moment: Any, *more: Any) -> Update:
+    columns = _SATELLITES.c
+    is_older = or_(columns.last_seen.is_(None), columns.last_seen < moment)
+    return update(_SATELLITES).where(columns.id == satellite, is_older, *more).values(last_seen=moment)
+
+
+def _seen_many() -> Update:
+    columns = _SATELLITES.c
+    satellites = cast(bindparam("satellite"), postgresql.ARRAY(columns.id.type))
+    moments = cast(bindparam("moment"), postgresql.ARRAY(columns.last_seen.type))
+    given = func.unnest(satellites, moments)
+    row = given.table_valued(column("satellite", columns.id.type), column("moment", columns.last_seen.type))
+    row = row.render_derived()
+    locked = select(columns.id).where(columns.id == func.any(satellites)).order_by(columns.id)
+    ordered = locked.with_for_update(key_share=True).cte("locked")
+    return _seen(row.c.satellite, row.c.moment, columns.id == ordered.c.id)
+
+
+_SATELLITES: Final[Any] = Satellite.__table__
+_SEEN_MANY: Final = _seen_many()
 
 
 def _revision(session: Session) -> int:

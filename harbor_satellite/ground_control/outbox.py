@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from harbor_satellite.ground_control.models import OutboxEvent
 
@@ -118,6 +118,11 @@ def lease_events(session: Session, limit: int, now: datetime) -> tuple[LeasedEve
         LeasedEvent(row.id, row.event_id, row.event, row.resource_id, dict(row.payload), row.created_at, row.attempts)
         for row in rows
     )
+
+
+def next_due(session: Session) -> datetime | None:
+    """Return when the next event is due that is not delivered; None if there is none."""
+    return session.scalar(select(func.min(OutboxEvent.available_at)).where(OutboxEvent.delivered_at.is_(None)))
 
 
 def mark_delivered(session: Session, ids: Collection[int], now: datetime) -> None:

@@ -13,11 +13,12 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import case, delete, func, select, union
+from sqlalchemy import and_, delete, func, or_, select, union
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harbor_satellite.errors import ConflictError, NotFoundError
 from harbor_satellite.ground_control import groups, outbox
+from harbor_satellite.ground_control.generations import followed_generation, newest_generations
 from harbor_satellite.ground_control.models import (
     GenerationPin,
     Group,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, CompoundSelect, Subquery
+    from sqlalchemy import CompoundSelect
     from sqlalchemy.orm import Session
 
 ACTIVE_STATES: Final = ("running", "soaking", "paused")
@@ -52,21 +53,6 @@ class Followed:
     is_pinned: bool = False
     is_rollback: bool = False
     is_held: bool = False
-
-
-def newest_generations() -> Subquery:
-    """Return a subquery of each group's newest generation: ``group_id``, ``generation``."""
-    columns = (GroupState.group_id, func.max(GroupState.generation).label("generation"))
-    return select(*columns).group_by(GroupState.group_id).subquery("newest")
-
-
-def followed_generation(newest: Subquery) -> ColumnElement[int]:
-    """Return the expression of what is followed, over ``Group``, ``newest`` and outer-joined ``GenerationPin``."""
-    return case(
-        (GenerationPin.generation.is_not(None), GenerationPin.generation),
-        (Group.is_staged, func.coalesce(Group.released_generation, 0)),
-        else_=func.coalesce(newest.c.generation, 0),
-    )
 
 
 def followed(session: Session, group_id: int, satellite_ids: Collection[int]) -> dict[int, Followed]:
@@ -133,14 +119,16 @@ def needs_mark(before: Followed, generation: int) -> bool:
 def release_generation(session: Session, group: Group, generation: int, now: datetime) -> None:
     """Let all satellites of a group follow a generation: the group's own from now on, pins only where they differ.
 
-    Held pins stay. Where the group goes back, satellites without a pin get one that says so.
+    Held pins stay; all others come along. Where the group goes back, satellites without a pin get one that says so.
     """
-    if (group.released_generation or 0) > generation:
-        pinned = select(GenerationPin.satellite_id).where(GenerationPin.group_id == group.id)
-        members = select(SatelliteGroup.satellite_id).where(
-            SatelliteGroup.group_id == group.id, SatelliteGroup.satellite_id.not_in(pinned)
-        )
-        move_pins(session, group.id, dict.fromkeys(session.scalars(members), generation), now)
+    is_back = (group.released_generation or 0) > generation
+    pin = (GenerationPin.group_id == group.id) & (GenerationPin.satellite_id == SatelliteGroup.satellite_id)
+    # Those that no rollout had in its list have come, or come back, since it was planned.
+    is_elsewhere = and_(GenerationPin.is_held.is_(False), GenerationPin.generation != generation)
+    is_moved = or_(is_elsewhere, GenerationPin.satellite_id.is_(None)) if is_back else is_elsewhere
+    query = select(SatelliteGroup.satellite_id).join(GenerationPin, pin, isouter=True)
+    moved = session.scalars(query.where(SatelliteGroup.group_id == group.id, is_moved))
+    move_pins(session, group.id, dict.fromkeys(moved, generation), now)
     group.released_generation = generation
     is_newest = newest_generation(session, group.id) <= generation
     done = delete(GenerationPin).where(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import select
 
-from harbor_satellite.ground_control import configs, groups
+from harbor_satellite.ground_control import configs, generations, groups
 from harbor_satellite.ground_control.accounts import account_name
 from harbor_satellite.ground_control.credentials import REVOKED
 from harbor_satellite.ground_control.models import Credential, RetiredAccount, Satellite, SatelliteGroup
@@ -83,6 +83,7 @@ def grant_differences(session: Session) -> tuple[GrantDifference, ...]:
         followed[satellite_id].add(group_id)
     used = {group_id for group_ids in followed.values() for group_id in group_ids}
     projects = {key: value for chunk in chunks(used) for key, value in groups.projects_of(session, chunk).items()}
+    named = generations.followed_projects(session)
     query = (
         select(Satellite.id, Satellite.name, Credential.granted_projects)
         .join(Credential, Credential.satellite_id == Satellite.id)
@@ -91,7 +92,8 @@ def grant_differences(session: Session) -> tuple[GrantDifference, ...]:
     )
     found = []
     for satellite_id, name, granted in session.execute(query):
-        wanted = {STATE_PROJECT}.union(*(projects.get(group_id, ()) for group_id in followed[satellite_id]))
+        wanted = {STATE_PROJECT, *named.get(satellite_id, ())}
+        wanted.update(*(projects.get(group_id, ()) for group_id in followed[satellite_id]))
         if wanted != set(granted):
             found.append(GrantDifference(name, frozenset(wanted - set(granted)), frozenset(set(granted) - wanted)))
     return tuple(found)

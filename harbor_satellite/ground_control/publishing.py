@@ -18,8 +18,15 @@ from harbor_satellite.ground_control.group_entries import GroupEntry, merge_ways
 from harbor_satellite.ground_control.selection import REFERRER, Evaluation, Selection, without_tags
 from harbor_satellite.ground_control.unresolved import Unresolved
 from harbor_satellite.registry.resolve import cosign_tags, describe, resolve_tag
+from harbor_satellite.registry.state_pull import pull_state
 from harbor_satellite.registry.state_store import state_digest
-from harbor_satellite.state.artifact import STATE_MAX_BYTES, StateArtifact, StateEntry, state_artifact_json
+from harbor_satellite.state.artifact import (
+    STATE_MAX_BYTES,
+    StateArtifact,
+    StateEntry,
+    parse_state_artifact,
+    state_artifact_json,
+)
 from harbor_satellite.state.names import group_name, group_state_repository
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from harbor_satellite.registry.closure import Closure
 
 _LOG = logging.getLogger(__name__)
+_GENERATION_LIMIT: Final = 2_000_000_000  # no centre gets there by counting; the database's column ends soon after
 _RESOLVE_WORKERS: Final = 8
 """Artifacts walked at once; the source is near."""
 
@@ -108,6 +116,7 @@ def publish_group(
     registry: str,
     now: datetime,
     is_lost: bool = False,
+    shown: int = 0,
 ) -> StateArtifact | None:
     """Push the next generation of a group's state if its content changed, or it would expire too soon.
 
@@ -122,6 +131,7 @@ def publish_group(
         registry: the source's URL as the sites reach it.
         now: this moment.
         is_lost: the source has lost what was published last, so it is published anew.
+        shown: the generation that the source shows; the next one is behind neither.
 
     Returns:
         What was published, or None if nothing had to be.
@@ -139,7 +149,7 @@ def publish_group(
         group=spec.name,
         registry=registry,
         artifacts=resolved.entries,
-        generation=spec.generation + 1,
+        generation=max(spec.generation, shown) + 1,
         created_at=now,
         expires_at=now + lifetime if lifetime else None,
         policy=spec.policy,
@@ -158,10 +168,23 @@ def publish_group(
 
 
 def is_group_lost(source: Registry, spec: GroupSpec) -> bool:
-    """Tell whether the source no longer has the generation that was published last."""
-    if spec.published_digest is None:
-        return False
-    return source.manifest_head(group_state_repository(spec.name), str(spec.published_digest)) is None
+    """Tell whether the source does not show sites the generation that was published last."""
+    found = source.manifest_head(group_state_repository(spec.name), "latest")
+    return (found.digest if found else None) != spec.published_digest
+
+
+def shown_generation(source: Registry, spec: GroupSpec) -> int:
+    """Return the generation of a group that the source shows; 0 if there is none that can be read.
+
+    It is ahead of ours after a restore of the centre's database, and sites take none that is behind what they had.
+    """
+    repository = group_state_repository(spec.name)
+    try:
+        state = parse_state_artifact(pull_state(source, repository, "latest").raw, None, repository)
+    except HarborSatelliteError as error:
+        _LOG.warning("no generation at the source group=%s reason=%s", spec.name, error)
+        return 0
+    return state.generation if state.group == spec.name and state.generation < _GENERATION_LIMIT else 0
 
 
 def drop_generation(session: Session, source: Registry, group: str, generation: int) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, case, delete, select, update
+from sqlalchemy import delete, select, update
 
 from harbor_satellite.errors import NotFoundError
 from harbor_satellite.ground_control import credentials
+from harbor_satellite.ground_control.idle_reports import checked_report, note_nothing_new
 from harbor_satellite.ground_control.models import (
     AppliedGroupRow,
     Credential,
@@ -21,17 +22,12 @@ from harbor_satellite.ground_control.models import (
     SatelliteStateHistory,
 )
 from harbor_satellite.ground_control.report_values import (
-    check_report,
-    figures_of,
-    fingerprint_of,
     is_late,
-    made_at,
     news_of,
     site_time,
     storable,
 )
 from harbor_satellite.ground_control.satellites import show_satellite
-from harbor_satellite.ground_control.schedules import parse_interval
 from harbor_satellite.ground_control.unresolved import unresolved_of_satellite
 from harbor_satellite.state.wire import ReportAnswer, StatusReport
 
@@ -40,25 +36,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from sqlalchemy.orm import Session
-    from sqlalchemy.sql.dml import ReturningUpdate
 
     from harbor_satellite.ground_control.credentials import SatelliteIdentity
+    from harbor_satellite.ground_control.idle_reports import CheckedReport
     from harbor_satellite.ground_control.unresolved import KnownUnresolved
     from harbor_satellite.state.wire import CachedImage
 
 KEPT_REPORTS: Final = 100  # of each satellite
-_ALWAYS: Final = (
-    "last_seen",
-    "report_received_at",
-    "reported_at",
-    "report_interval_seconds",
-    "activity",
-    "bytes_today",
-    "bytes_this_month",
-    "storage_free_bytes",
-    "link_bytes_per_second",
-)
-"""The columns of a satellite that every report changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +72,22 @@ def record_report(session: Session, identity: SatelliteIdentity, report: StatusR
         InvalidInputError: an interval, digest, count or time that cannot be; nothing is stored.
         NotFoundError: the satellite was deleted meanwhile.
     """
-    interval = parse_interval(report.state_report_interval)
-    check_report(report)
-    fingerprint, made = fingerprint_of(report, identity.credential_id), made_at(report, now)
-    times = {"last_seen": now, "report_received_at": now, "reported_at": made}
-    always = {**times, "report_interval_seconds": interval, **figures_of(report)}
-    is_renewal_due = _note_nothing_new(session, identity, fingerprint, always)
-    if is_renewal_due is None:
-        is_renewal_due = _note_news(session, identity, report, {**always, "report_fingerprint": fingerprint})
-    return ReportAnswer(is_renewal_due=is_renewal_due)
+    checked = checked_report(identity, report, now)
+    is_renewal_due = note_nothing_new(session, [checked]).get(identity.satellite_id)
+    return record_news(session, checked) if is_renewal_due is None else ReportAnswer(is_renewal_due=is_renewal_due)
 
 
-def _nothing_new() -> ReturningUpdate[Any]:
-    table: Any = Satellite.__table__
-    columns = table.c
-    is_renewal_due = select(Credential.is_renewal_due).where(Credential.id == bindparam("credential_id"))
-    return (
-        update(table)
-        .where(
-            columns.id == bindparam("satellite_id"),
-            columns.report_fingerprint == bindparam("fingerprint"),
-            columns.lifecycle == "active",
-            columns.reported_at <= bindparam("reported_at"),
-        )
-        .values(
-            {columns[name]: bindparam(name) for name in _ALWAYS}
-            # The centre may have gone back to publishing what the site is on.
-            | {
-                columns.behind_since: case(
-                    (columns.applied_digest == columns.state_digest, None), else_=columns.behind_since
-                )
-            }
-        )
-        .returning(is_renewal_due.scalar_subquery())
-    )
+def record_news(session: Session, checked: CheckedReport) -> ReportAnswer:
+    """Take in a report that says something new.
 
+    Returns:
+        What the site is to be told.
 
-# Built once, and not by way of the ORM: most of what a fleet sends is this.
-_NOTHING_NEW: Final = _nothing_new()
-
-
-def _note_nothing_new(
-    session: Session, identity: SatelliteIdentity, fingerprint: str, always: dict[str, Any]
-) -> bool | None:
-    """Write what every report changes, if this one says nothing new; else nothing, and return None."""
-    who = {"satellite_id": identity.satellite_id, "credential_id": identity.credential_id, "fingerprint": fingerprint}
-    found = session.connection().execute(_NOTHING_NEW, {**who, **always}).one_or_none()
-    return None if found is None else bool(found[0])
+    Raises:
+        NotFoundError: the satellite was deleted meanwhile.
+    """
+    always = {**checked.always, "report_fingerprint": checked.fingerprint}
+    return ReportAnswer(is_renewal_due=_note_news(session, checked.identity, checked.report, always))
 
 
 def _note_news(session: Session, identity: SatelliteIdentity, report: StatusReport, always: dict[str, Any]) -> bool:

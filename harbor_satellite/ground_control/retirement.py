@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 
-from harbor_satellite.errors import NotFoundError
 from harbor_satellite.ground_control import credentials, outbox
 from harbor_satellite.ground_control.accounts import account_name, account_of, is_taken
 from harbor_satellite.ground_control.credentials import REVOKED
 from harbor_satellite.ground_control.models import RegistrationToken, RetiredAccount, RetiredSatellite, Satellite
-from harbor_satellite.ground_control.satellites import group_names_of
-from harbor_satellite.state.names import satellite_name
+from harbor_satellite.ground_control.satellites import group_names_of, lock_satellite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +37,7 @@ def revoke_satellite(session: Session, name: str, now: datetime) -> list[str]:
     Raises:
         NotFoundError: there is no such satellite.
     """
-    satellite = _locked(session, name)
+    satellite = lock_satellite(session, name)
     if satellite.lifecycle != REVOKED:
         satellite.lifecycle = REVOKED
         satellite.lifecycle_since = now
@@ -65,7 +63,7 @@ def delete_satellite(session: Session, source: Source, name: str, now: datetime)
     Raises:
         NotFoundError: there is no such satellite.
     """
-    satellite = _locked(session, name)
+    satellite = lock_satellite(session, name)
     members = group_names_of(session, [satellite.id])[satellite.id]
     is_clean = credentials.try_delete(session, source, name, credentials.credentials_of(session, satellite, lock=True))
     session.flush()
@@ -124,11 +122,3 @@ def forget_retired(session: Session, name: str, delete_state: Callable[[], objec
     row = session.get(RetiredSatellite, name)
     if row is not None:
         session.delete(row)
-
-
-def _locked(session: Session, name: str) -> Satellite:
-    query = select(Satellite).where(Satellite.name == satellite_name(name)).with_for_update()
-    satellite = session.scalar(query)
-    if satellite is None:
-        raise NotFoundError(f"no satellite {name!r}")
-    return satellite

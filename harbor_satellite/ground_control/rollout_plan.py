@@ -79,6 +79,8 @@ class Receipt:
     """Whether it was overdue when it was released, or never seen."""
     is_member: bool = True
     """Whether it still follows the group, and may."""
+    has_state: bool = True
+    """Whether anything was ever published for it."""
     open_seconds: float = 0.0
     """Since it was released, those in which its sync windows let it work."""
 
@@ -178,7 +180,8 @@ def judge(
     3. A report made since says that it tried the target and something failed: failed.
     4. It had succeeded, and is on another generation now: failed.
     5. It was silent when it was released, and still is: skipped, so that a dead site stops nobody.
-    6. It has had its time, by its own windows, and was told: failed.
+    6. It has had its time, and nothing was ever published for it: skipped.
+    7. It has had its time, by its own windows, and was told: failed.
     """
     has_reported = receipt.last_seen is not None and receipt.last_seen > receipt.released_at
     verdict: tuple[SatelliteOutcome, str] | None = None
@@ -202,6 +205,8 @@ def _overdue(
     if receipt.was_silent and not has_reported:
         return "skipped", "silent since before it was released"
     waited = min((now - receipt.released_at).total_seconds(), receipt.open_seconds)
+    if not receipt.has_state and waited > timeout_seconds:
+        return "skipped", "nothing is published for it yet: another of its groups has no generation"
     if receipt.is_told and waited > timeout_seconds:
         return "failed", f"reports {_named(receipt)} after {waited:.0f} s in which it could work"
     return None

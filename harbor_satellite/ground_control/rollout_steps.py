@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, exists, or_, select, update
+from sqlalchemy.orm import aliased
 
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.ground_control import audit_log, configs, pins, rollout_view, rollouts
@@ -167,7 +168,7 @@ def _take_receipts(session: Session, rollout: Rollout, group: Group, now: dateti
 
 
 def _receipts(rollout: Rollout, group: Group) -> Select[Any]:
-    row, applied = RolloutSatellite, AppliedGroupRow
+    row, applied, named = RolloutSatellite, AppliedGroupRow, aliased(AppliedGroupRow)
     # Of those that have succeeded, only the ones that say otherwise now: a fleet at rest costs next to nothing.
     is_open = or_(
         row.state != "succeeded",
@@ -183,6 +184,8 @@ def _receipts(rollout: Rollout, group: Group) -> Select[Any]:
             row.from_generation,
             applied.generation.label("followed"),
             Satellite.applied_digest,
+            Satellite.state_digest,
+            exists().where(named.satellite_id == row.satellite_id).label("names_generations"),
             Satellite.failure_count,
             Satellite.last_seen,
             Satellite.report_interval_seconds,
@@ -205,13 +208,18 @@ def _receipt(row: Row[Any], target: int, open_seconds: float) -> Receipt:
     interval = row.report_interval_seconds
     allowed = interval * MISSED_REPORTS_UNTIL_STALE if interval else STALE_WITHOUT_INTERVAL_SECONDS
     published_at = row.state_published_at
+    is_told = row.from_generation == target or (published_at is not None and published_at >= row.released_at)
+    # Satellites of the original name no generations: of theirs, the state that they are on says it, once.
+    is_on_told = is_told and row.state_digest is not None and row.applied_digest == row.state_digest
+    is_taken = not row.names_generations and (is_on_told or row.state == "succeeded")
     return Receipt(
         released_at=row.released_at,
-        followed=row.followed,
+        followed=target if is_taken else row.followed,
         is_converged=row.applied_digest is not None,
         failure_count=row.failure_count,
         last_seen=row.last_seen,
-        is_told=row.from_generation == target or (published_at is not None and published_at >= row.released_at),
+        is_told=is_told,
+        has_state=row.state_digest is not None,
         was_silent=row.last_seen is None or (row.released_at - row.last_seen).total_seconds() > allowed,
         is_member=row.member_of is not None and row.lifecycle != "revoked",
         open_seconds=open_seconds,

@@ -19,7 +19,7 @@ from harbor_satellite.ground_control.models import Group, Rollout, RolloutSatell
 from harbor_satellite.ground_control.rollout_plan import Member, Wave, assign, checked_waves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from sqlalchemy.orm import Session
@@ -60,8 +60,7 @@ def plan_rollout(session: Session, plan: RolloutPlan, created_by: str, now: date
         raise InvalidInputError(f"receipt_timeout_seconds is not between 1 and {TIMEOUT_LONGEST}")
     members = members_of(session, group, now)
     before = pins.followed(session, group.id, [member.id for member in members])
-    ahead = sum(item.generation > generation for item in before.values() if not item.is_held)
-    if ahead and not plan.is_rollback:
+    if (ahead := _ahead(before.values(), generation)) and not plan.is_rollback:
         raise InvalidInputError(
             f"{ahead} satellites are past generation {generation}: say is_rollback to take them back"
         )
@@ -104,12 +103,19 @@ def start_rollout(session: Session, rollout_id: int, now: datetime) -> Rollout:
 
     Raises:
         NotFoundError: there is no such rollout.
-        ConflictError: it is not planned, another one of the group is going on, or the generation is gone.
+        ConflictError: it is not planned, another one of the group is going on, the generation is gone, or satellites
+            have gone past it since it was planned.
     """
     rollout, group = locked_rollout(session, rollout_id)
     _expect(rollout, "planned")
     _only_one(session, rollout, group)
     pins.check_kept(session, group, [rollout.generation])
+    if not rollout.is_rollback:
+        row = RolloutSatellite
+        ids = session.scalars(select(row.satellite_id).where(row.rollout_id == rollout.id)).all()
+        if ahead := _ahead(pins.followed(session, group.id, ids).values(), rollout.generation):
+            message = f"{ahead} satellites have gone past generation {rollout.generation} since it was planned"
+            raise ConflictError(f"rollout {rollout.id}: {message}; plan another one")
     if not group.is_staged:
         group.is_staged = True
         group.released_generation = pins.newest_generation(session, group.id) or None
@@ -146,7 +152,9 @@ def abort_rollout(session: Session, rollout_id: int, reason: str, now: datetime)
 
 
 def roll_back(session: Session, rollout_id: int, reason: str, now: datetime) -> Rollout:
-    """Send every satellite that a rollout moved back to what it followed before, but for held ones.
+    """Send every satellite that a rollout moved back to what it followed before.
+
+    Held ones stay, and so do those that something else has moved on since.
 
     Raises:
         NotFoundError: there is no such rollout.
@@ -162,11 +170,13 @@ def roll_back(session: Session, rollout_id: int, reason: str, now: datetime) -> 
         .join(SatelliteGroup, SatelliteGroup.satellite_id == row.satellite_id)
         .where(row.rollout_id == rollout.id, row.released_at.is_not(None), SatelliteGroup.group_id == group.id)
     ).all()
-    pins.check_kept(session, group, {generation for _, generation in moved})
     before = pins.followed(session, group.id, [satellite_id for satellite_id, _ in moved])
-    free = {satellite_id for satellite_id, item in before.items() if not item.is_held}
+    free = {key for key, item in before.items() if not item.is_held and item.generation == rollout.generation}
     targets = {satellite_id: generation for satellite_id, generation in moved if satellite_id in free}
+    pins.check_kept(session, group, set(targets.values()))
     pins.move_pins(session, group.id, targets, now)
+    # The flow that moves rollouts may be at work, and looks at those that are over no more.
+    outbox.enqueue_group_changed(session, group.name, now)
     return change_state(session, rollout, "rolled_back", reason, now)
 
 
@@ -209,6 +219,11 @@ def locked_rollout(session: Session, rollout_id: int) -> tuple[Rollout, Group]:
     if rollout is None or group is None:
         raise NotFoundError(f"no rollout {rollout_id}")
     return rollout, group
+
+
+def _ahead(followed: Iterable[pins.Followed], generation: int) -> int:
+    """Return how many satellites that a rollout would move are past its generation."""
+    return sum(item.generation > generation for item in followed if not item.is_held)
 
 
 def _expect(rollout: Rollout, *states: str) -> None:

@@ -1,10 +1,15 @@
 """Handlers that sites call: zero touch registration and status reports."""
 
-from typing import Annotated, Final
+import json
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import SecretStr
+from fastapi.routing import APIRoute
+from pydantic import SecretStr, ValidationError
 
 from harbor_satellite.errors import AuthenticationError
 from harbor_satellite.ground_control import credentials, registration, renewals, reports
@@ -12,16 +17,26 @@ from harbor_satellite.ground_control.audit_log import Actor
 from harbor_satellite.ground_control.callers import (
     BasicHeader,
     SharedContext,
+    basic_header,
     client_address,
+    get_context,
     parse_basic,
     refuse_until,
     request_id,
 )
 from harbor_satellite.ground_control.context import Context
 from harbor_satellite.ground_control.credentials import SatelliteIdentity
+from harbor_satellite.ground_control.idle_reports import CheckedReport, checked_report
+from harbor_satellite.ground_control.site_callers import CallingSatellite, refuse_too_many_claims, require_satellite
 from harbor_satellite.ground_control.tokens import hash_token
-from harbor_satellite.ground_control.site_callers import CallingSatellite, refuse_too_many_claims
-from harbor_satellite.state.wire import CredentialRenewal, Registration, RegistrationClaim, RegistryAuth, StatusReport
+from harbor_satellite.state.wire import (
+    CredentialRenewal,
+    Registration,
+    RegistrationClaim,
+    RegistryAuth,
+    ReportAnswer,
+    StatusReport,
+)
 
 router: Final = APIRouter(prefix="/satellites", tags=["sites"])
 
@@ -38,15 +53,57 @@ def claim(request: Request, context: SharedContext, body: RegistrationClaim, res
     return _claim(request, context, response, body)
 
 
-@router.post("/sync", summary="Report a site's status", response_class=Response)
-def report_status(context: SharedContext, caller: CallingSatellite, body: StatusReport) -> Response:
+async def report_status(context: SharedContext, caller: CallingSatellite, body: StatusReport) -> Response:
     """Store a site's report about itself."""
     if body.name != caller.name:
         raise HTTPException(403, "a satellite reports about itself only")
-    with context.writing() as session:
-        answer = reports.record_report(session, caller, body, context.clock())
+    checked = checked_report(caller, body, context.clock())
+    is_renewal_due = await context.idle_reports.note_nothing_new(checked)
+    if is_renewal_due is None:
+        answer = await run_in_threadpool(_record_news, context, checked)
+    else:
+        answer = ReportAnswer(is_renewal_due=is_renewal_due)
     # The original's answer is empty; ours says something only to whom there is something to say.
     return JSONResponse(answer.model_dump()) if answer.is_renewal_due else Response(status_code=200)
+
+
+class _ReportRoute(APIRoute):
+    """Calls its handler itself: what FastAPI does around it costs more than the report."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request; the handler's parameters are what the API's documentation shows."""
+
+        async def answer(request: Request) -> Response:
+            context = await get_context(request)
+            caller = await require_satellite(request, context, await basic_header(request))
+            return await report_status(context, caller, _report_of(await request.body()))
+
+        return answer
+
+
+router.add_api_route(
+    "/sync",
+    report_status,
+    methods=["POST"],
+    summary="Report a site's status",
+    response_class=Response,
+    route_class_override=_ReportRoute,
+)
+
+
+def _report_of(body: bytes) -> StatusReport:
+    try:
+        return StatusReport.model_validate(json.loads(body))
+    except ValidationError as error:
+        problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors(include_url=False)]
+        raise RequestValidationError(problems) from error
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, "the body is no JSON") from error
+
+
+def _record_news(context: Context, checked: CheckedReport) -> ReportAnswer:
+    with context.writing() as session:
+        return reports.record_news(session, checked)
 
 
 def require_renewing_satellite(request: Request, context: SharedContext, basic: BasicHeader) -> SatelliteIdentity:

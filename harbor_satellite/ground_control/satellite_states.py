@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import delete, select
 
 from harbor_satellite.ground_control import configs, groups
+from harbor_satellite.ground_control.generations import followed_generation, newest_generations
 from harbor_satellite.ground_control.models import (
     GenerationPin,
     Group,
@@ -20,7 +21,7 @@ from harbor_satellite.ground_control.models import (
     SatelliteGroup,
     SatelliteStateHistory,
 )
-from harbor_satellite.ground_control.pins import chunks, followed_generation, newest_generations
+from harbor_satellite.ground_control.pins import chunks
 from harbor_satellite.ground_control.satellites import group_names_of, show_satellite
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.config import SatelliteConfig

@@ -103,7 +103,7 @@ def reissue_token(session: Session, name: str, token_ttl: timedelta, now: dateti
     Raises:
         NotFoundError: there is no such satellite.
     """
-    satellite = show_satellite(session, name)
+    satellite = lock_satellite(session, name)
     revoke_tokens(session, name, now)
     if satellite.lifecycle == REVOKED:
         satellite.lifecycle = "registered"
@@ -119,7 +119,7 @@ def revoke_tokens(session: Session, name: str, now: datetime) -> None:
     Raises:
         NotFoundError: there is no such satellite.
     """
-    satellite = show_satellite(session, name)
+    satellite = lock_satellite(session, name)
     session.execute(
         update(RegistrationToken)
         .where(RegistrationToken.satellite_id == satellite.id, RegistrationToken.revoked_at.is_(None))
@@ -153,6 +153,19 @@ def list_satellites(
 def show_satellite(session: Session, name: str) -> Satellite:
     """Return a satellite; raises ``NotFoundError``, or ``InvalidInputError`` for what cannot be a name."""
     satellite = session.scalar(select(Satellite).where(Satellite.name == satellite_name(name)))
+    if satellite is None:
+        raise NotFoundError(f"no satellite {name!r}")
+    return satellite
+
+
+def lock_satellite(session: Session, name: str) -> Satellite:
+    """Return a satellite, its row locked; it comes before tokens and credentials, or two wait for each other.
+
+    Raises:
+        NotFoundError: there is no such satellite.
+    """
+    query = select(Satellite).where(Satellite.name == satellite_name(name)).with_for_update()
+    satellite = session.scalar(query.execution_options(populate_existing=True))
     if satellite is None:
         raise NotFoundError(f"no satellite {name!r}")
     return satellite

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
 from harbor_satellite.errors import AuthenticationError
 from harbor_satellite.ground_control.callers import (
@@ -16,11 +17,14 @@ from harbor_satellite.ground_control.context import Context
 from harbor_satellite.ground_control.credentials import SatelliteIdentity
 
 
-def require_satellite(request: Request, context: SharedContext, basic: BasicHeader) -> SatelliteIdentity:
+async def require_satellite(request: Request, context: SharedContext, basic: BasicHeader) -> SatelliteIdentity:
     """Return the satellite that calls with its credential."""
     username, secret = parse_basic(basic)
     try:
-        identity = context.identities.authenticate(username, secret)
+        # From memory nearly always: that is not worth a thread.
+        identity = context.identities.recall(username, secret)
+        if identity is None:
+            identity = await run_in_threadpool(context.identities.authenticate, username, secret)
     except AuthenticationError:
         # Looked at first and counted after: whoever has the right secret never waits for those who don't.
         refuse_until(context.note_secret_failure((client_address(request), username[:128])))

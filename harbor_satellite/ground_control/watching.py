@@ -61,6 +61,8 @@ class SiteSigns:
     is_in_step: bool
     is_overdue: bool
     """Three of its reports are missing."""
+    alive_since: datetime | None = None
+    """When it came back after it had gone silent; None: not known to have been away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,17 @@ def site_signs(session: Session, names: Collection[str], now: datetime) -> dict[
     row = Satellite
     is_in_step = and_(row.state_digest.is_not(None), row.applied_digest == row.state_digest)
     columns = (row.name, row.lifecycle, row.last_seen, row.report_received_at, is_in_step, is_silent(now))
-    query = select(*columns).where(row.name.in_(names))
+    query = select(*columns, row.lifecycle_since).where(row.name.in_(names))
     return {
-        name: SiteSigns(lifecycle == "revoked", seen, reported, bool(in_step), seen is None or bool(silent))
-        for name, lifecycle, seen, reported, in_step, silent in session.execute(query)
+        name: SiteSigns(
+            is_revoked=lifecycle == "revoked",
+            last_seen=seen,
+            reported_at=reported,
+            is_in_step=bool(in_step),
+            is_overdue=seen is None or bool(silent),
+            alive_since=since if lifecycle == "active" else None,
+        )
+        for name, lifecycle, seen, reported, in_step, silent, since in session.execute(query)
     }
 
 
@@ -169,7 +178,9 @@ def _lost(run: RunFacts, site: SiteSigns, now: datetime) -> str:
     newest = max(moment for moment in (run.since, run.last_heartbeat, site.last_seen) if moment is not None)
     if now - newest > SILENCE_LIMIT and site.is_overdue:
         return f"no sign of life of run or site since {_text(newest)}"
-    if run.last_heartbeat is not None and now - run.last_heartbeat > HEARTBEAT_LIMIT:
+    # After an outage polls and reports may come through before the next heartbeat does.
+    heart = max((run.last_heartbeat, site.alive_since or run.last_heartbeat)) if run.last_heartbeat else None
+    if heart is not None and now - heart > HEARTBEAT_LIMIT:
         return f"the site lives, but the run's last heartbeat was at {_text(run.last_heartbeat)}"
     return ""
 
@@ -177,6 +188,8 @@ def _lost(run: RunFacts, site: SiteSigns, now: datetime) -> str:
 def _is_contradicted(run: RunFacts, site: SiteSigns, now: datetime) -> bool:
     if run.flow != REPLICATION or not site.is_in_step or site.reported_at is None:
         return False
+    if run.last_heartbeat is not None and now - run.last_heartbeat < RECEIPT_GRACE:
+        return False  # it lives: a site may be in step and still mend what it holds
     return site.reported_at > run.since + RECEIPT_GRACE or (
         site.reported_at > run.since and now - site.reported_at > RECEIPT_GRACE
     )

@@ -23,8 +23,8 @@ def complete(
 ) -> list[dict[str, Any]]:
     """Return every item of a listing once, read again if it changed while it was read.
 
-    A listing of one page is one moment's truth. A longer one is whole if Harbor counted the same on every page, and
-    if as many different items came.
+    It is whole if Harbor counted the same on every page, and if as many different items came. Without its count, as
+    behind a proxy that takes the header away, only a listing of one page is believed.
 
     Args:
         client: as whom to ask.
@@ -45,9 +45,10 @@ def complete(
             if page.total_count is not None:
                 counts.add(page.total_count)
             found |= {_key(client, path, item, identity): item for item in page.items}
-        if pages == 1 or not counts or counts == {len(found)}:
+        if counts == {len(found)} or (pages == 1 and not counts):
             return list(found.values())
-    raise RemoteError(f"GET {path} at {client.url}: the listing changed while it was read", retryable=True)
+    message = "the listing is not known to be whole: it changed while it was read, or its count is another"
+    raise RemoteError(f"GET {path} at {client.url}: {message}", retryable=True)
 
 
 def _key(client: HarborClient, path: str, item: Mapping[str, Any], identity: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from harbor_satellite.errors import ConflictError, StorageError
+from harbor_satellite.errors import AuthenticationError, ConflictError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harbor_satellite.satellite.applied import Applied
     from harbor_satellite.satellite.ground_control_client import GroundControlClient
     from harbor_satellite.satellite.store import SatelliteStore
-    from harbor_satellite.state.wire import Registration
+    from harbor_satellite.state.wire import Registration, RegistryAuth
 
 _LOG = logging.getLogger(__name__)
 _KEY_BYTES: Final = 32  # bytes of randomness
@@ -52,7 +52,7 @@ def renew(client: GroundControlClient, store: SatelliteStore, try_out: Callable[
     with _alone(store):
         present = store.registration()
         key = SecretStr(store.renewal_key(secrets.token_urlsafe(_KEY_BYTES)))
-        auth = client.renew(present.auth.username, present.auth.password, key)
+        auth = _ask(client, store, present, key)
         # The address stays as it was: only who logs in there is renewed.
         renewed = present.model_copy(update={"auth": auth.model_copy(update={"url": present.auth.url})})
         try_out(renewed)
@@ -61,12 +61,33 @@ def renew(client: GroundControlClient, store: SatelliteStore, try_out: Callable[
     return renewed
 
 
-def is_expiring(registration: Registration, now: datetime) -> bool:
-    """Tell whether the credential is about to expire, or has: Ground Control should have said so long before."""
+def _ask(client: GroundControlClient, store: SatelliteStore, present: Registration, key: SecretStr) -> RegistryAuth:
+    try:
+        return client.renew(present.auth.username, present.auth.password, key)
+    except AuthenticationError:
+        earlier = store.previous_auth()
+        if earlier is None:
+            raise
+        # A centre that was restored from a backup does not know the present one, but still the one before.
+        auth = client.renew(earlier.username, earlier.password, key)
+        _LOG.warning("centre knows only the credential before username=%s", earlier.username)
+        return auth
+
+
+def is_expiring(registration: Registration, now: datetime, kept_at: datetime | None = None) -> bool:
+    """Tell whether the credential is about to expire, or has: Ground Control should have said so long before.
+
+    Args:
+        registration: the present one.
+        now: this moment, by the site's clock.
+        kept_at: when the credential came, by the same clock. One that seemed to be expiring even then says that the
+            clock is wrong; the next one would seem so, too, and asking for it at every report helps nobody.
+    """
     expires_at = registration.auth.expires_at
-    if expires_at is None:
+    if expires_at is None or expires_at.tzinfo is None:
         return False
-    return expires_at.tzinfo is not None and now >= expires_at - _LAST_CALL
+    last_call = expires_at - _LAST_CALL
+    return now >= last_call and (kept_at is None or kept_at < last_call)
 
 
 def may_be_refused(applied: Applied) -> bool:

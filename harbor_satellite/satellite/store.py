@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from harbor_satellite.errors import ConflictError, HarborSatelliteError, NotFoundError, StorageError
 from harbor_satellite.satellite.applied import Applied, LastRun, applied_json, applied_of, rest_json, with_rest
-from harbor_satellite.state.wire import Registration
+from harbor_satellite.state.wire import Registration, RegistryAuth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ _PRIVATE_FOLDER: Final = 0o700
 _APPLIED: Final = "applied.json"
 _REST: Final = "rest.json"
 _RENEWAL: Final = "renewal.json"
+_PREVIOUS: Final = "previous.json"
 _LEFT_BEHIND_SECONDS: Final = 3600.0
 _PARSED_MAX: Final = 8
 _PARSED: Final[dict[Path, tuple[tuple[int, int, int], object]]] = {}
@@ -60,10 +62,18 @@ class SatelliteStore:
             message = f"{self.folder / 'registration.json'} is damaged: {error.error_count()} errors"
             raise StorageError(message) from None
 
+    def registered_at(self) -> datetime | None:
+        """Return when the registration, or its newest credential, was kept; None if there is none."""
+        try:
+            return datetime.fromtimestamp((self.folder / "registration.json").stat().st_mtime, UTC)
+        except (OSError, OverflowError, ValueError):
+            return None
+
     def save_registration(self, registration: Registration) -> None:
         """Keep what Ground Control handed out; the claim key is of no use any more."""
         self.write_document("registration.json", registration.model_dump(mode="json"))
-        (self.folder / "claim.json").unlink(missing_ok=True)
+        for name in ("claim.json", _PREVIOUS):
+            (self.folder / name).unlink(missing_ok=True)
 
     def claim_key(self, make: str) -> str:
         """Return the key under which this site claims; ``make`` is kept if there was none.
@@ -88,9 +98,22 @@ class SatelliteStore:
         return make
 
     def save_renewed(self, registration: Registration) -> None:
-        """Keep the registration with its next credential; the renewal key is of no use any more."""
+        """Keep the registration with its next credential; the renewal key is of no use any more.
+
+        The credential before is kept beside it: a centre restored from a backup knows that one and not the next.
+        """
+        with contextlib.suppress(NotFoundError):
+            self.write_document(_PREVIOUS, {"auth": self.registration().auth.model_dump(mode="json")})
         self.write_document("registration.json", registration.model_dump(mode="json"))
         (self.folder / _RENEWAL).unlink(missing_ok=True)
+
+    def previous_auth(self) -> RegistryAuth | None:
+        """Return the credential before the present one; None if there is none, or it cannot be read."""
+        try:
+            document = self.read_document(_PREVIOUS)
+            return RegistryAuth.model_validate(document["auth"]) if document else None
+        except (StorageError, KeyError, ValidationError):
+            return None
 
     def applied(self) -> Applied:
         """Return the record of the last run; an empty one if there was none.

@@ -9,6 +9,7 @@ from harbor_satellite.errors import InvalidInputError
 
 _LONGEST_SCHEDULE: Final = 128  # characters
 _FIELDS: Final = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
+_LONGEST_MONTHS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # days
 _NAMES: Final = {
     "month": ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
     "weekday": ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
@@ -22,7 +23,7 @@ def check_schedule(schedule: str) -> str:
     """Return a 5-field cron expression with single spaces.
 
     Raises:
-        InvalidInputError: not five fields, or one out of its range; the message names it.
+        InvalidInputError: not five fields, one out of its range, or a day that never comes; the message names it.
     """
     fields = schedule.split()
     if len(fields) != len(_FIELDS) or len(schedule) > _LONGEST_SCHEDULE:
@@ -31,7 +32,29 @@ def check_schedule(schedule: str) -> str:
         for part in text.lower().split(","):
             if not _is_cron_part(part, field, lowest, highest):
                 raise InvalidInputError(f"not a cron {field}: {text!r} in {schedule!r}")
+    if fields[4] == "*" and not _comes(fields[2].lower(), fields[3].lower()):
+        # Nothing would ever run; Prefect takes it and only its scheduler's log says so.
+        raise InvalidInputError(f"no such day in those months: {schedule!r}")
     return " ".join(fields)
+
+
+def _comes(days: str, months: str) -> bool:
+    earliest = min(_values(days, "day", 1, 31))
+    return any(earliest <= _LONGEST_MONTHS[month - 1] for month in _values(months, "month", 1, 12))
+
+
+def _values(text: str, field: str, lowest: int, highest: int) -> set[int]:
+    """Return all values of a field that was found to be good."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _CRON_PART.fullmatch(part)
+        if match is None:
+            continue
+        first = _number(match["first"], field, lowest) or lowest
+        is_one = match["first"] and not match["last"] and not match["step"]
+        last = first if is_one else (_number(match["last"], field, highest) or highest)
+        found |= set(range(first, last + 1, int(match["step"] or 1)))
+    return found
 
 
 def _is_cron_part(part: str, field: str, lowest: int, highest: int) -> bool:

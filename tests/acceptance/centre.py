@@ -71,7 +71,8 @@ class Pushing(HttpRegistry):
         project = repository.partition("/")[0]
         if project not in self._projects:
             self._projects.add(project)
-            self._api.post("/projects", json={"project_name": project, "public": False})
+            made = self._api.post("/projects", json={"project_name": project, "public": False})
+            assert made.status_code in {201, 409}, made.text
 
 
 @dataclass(frozen=True)
@@ -262,12 +263,13 @@ def run_centre(folder: Path, database_url: str) -> Iterator[Centre]:
 
 
 @contextmanager
-def run_second(centre: Centre, folder: Path, **settings: str) -> Iterator[str]:
+def run_second(centre: Centre, folder: Path, *, prefect_url: str = "", **settings: str) -> Iterator[str]:
     """Run another Ground Control on the same database, Harbor and Prefect; gives its address.
 
     Args:
         centre: the first.
         folder: for its log.
+        prefect_url: of another Prefect; empty: the same.
         settings: what is different, such as ``TOKEN_TTL_SECONDS``.
     """
     port = free_port()
@@ -276,7 +278,7 @@ def run_second(centre: Centre, folder: Path, **settings: str) -> Iterator[str]:
     environment = {
         **centre.environment,
         **{f"HARBOR_SATELLITE_GROUND_CONTROL_{name}": value for name, value in own.items()},
-        "PREFECT_API_URL": centre.prefect_url,
+        "PREFECT_API_URL": prefect_url or centre.prefect_url,
     }
     with running("second ground control", (*CLI, "ground-control", "serve"), environment, folder, f"{url}/ping"):
         yield url
@@ -297,17 +299,16 @@ def running(name: str, argv: Sequence[str], environment: Mapping[str, str], fold
 def _central_registry(folder: Path) -> Iterator[CentralRegistry]:
     """Run a fake Harbor in front of CNCF distribution where that is on PATH, else of the embedded registry."""
     run = run_cncf if shutil.which("registry") else run_embedded
-    username, password = ADMIN
+    # Who brings its cookie back is asked for a CSRF token.
+    cookies = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
     with run(folder) as registry:
         fake = FakeHarbor(backend=Backend(registry.url))
         with (
             serve(fake.app) as url,
-            httpx.Client(base_url=f"{url}/api/v2.0", auth=(username, password), timeout=30.0, trust_env=False) as api,
+            httpx.Client(base_url=f"{url}/api/v2.0", auth=ADMIN, cookies=cookies, timeout=30.0, trust_env=False) as api,
+            Pushing(url, api) as client,
         ):
-            # Who brings its cookie back is asked for a CSRF token.
-            api.cookies = httpx.Cookies(CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])))
-            with Pushing(url, api) as client:
-                yield CentralRegistry(url, registry.root, fake, client, api)
+            yield CentralRegistry(url, registry.root, fake, client, api)
 
 
 @contextmanager

@@ -46,7 +46,8 @@ def test_of_twenty_concurrent_claims_exactly_one_wins(
     with ThreadPoolExecutor(CLAIMS) as pool:
         answers = sorted(pool.map(claim, range(CLAIMS)))
 
-    assert answers == [200] + [401] * (CLAIMS - 1)
+    assert answers[0] == 200
+    assert set(answers[1:]) <= {401, 429}
 
 
 @pytest.mark.acceptance("A15")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tests.benchmarks.fleet_seed import WANTED, satellite_name, secret_of
+from tests.benchmarks.fleet_seed import report_body, satellite_name, secret_of
 
 _TIMEOUT_SECONDS: Final = 30.0
 
@@ -50,7 +50,8 @@ class Fleet:
     def __init__(self, order: dict[str, Any]) -> None:
         self.host, self.port = "127.0.0.1", int(order["port"])
         self.count, self.interval, self.seconds = int(order["count"]), float(order["interval"]), float(order["seconds"])
-        self.has_polls = bool(order.get("has_polls"))
+        self.kinds = frozenset(order["kinds"])
+        self.is_news = bool(order["is_news"])
         self.reports, self.polls = Tally(), Tally()
 
     async def run(self) -> None:
@@ -65,8 +66,9 @@ class Fleet:
         basic = "Basic " + base64.b64encode(user.encode()).decode()
         due = started + self.interval * number / self.count
         while due - started < self.seconds:
-            await self._at(due, self.reports, _report_request(number, basic))
-            if self.has_polls:
+            if "report" in self.kinds:
+                await self._at(due, self.reports, _report_request(number, basic, is_news=self.is_news))
+            if "poll" in self.kinds:
                 await self._at(due + self.interval / 2, self.polls, _poll_request(number, user))
             due += self.interval
 
@@ -91,22 +93,10 @@ class Fleet:
             writer.close()
 
 
-def _report_request(number: int, basic: str) -> bytes:
-    # As a site at rest with a dozen images reports: only times and figures move.
-    images = [{"reference": f"127.0.0.1:8585/acme/app-{image}:v1", "size_bytes": 10**8} for image in range(12)]
-    body = {
-        "name": satellite_name(number),
-        "activity": f"0 copied, 12 kept, 0 deleted, 0 failed; 0 bytes from the source in {time.time() % 1:.1f} s",
-        "state_report_interval": "60s",
-        "latest_state_digest": WANTED,
-        "request_created_time": datetime.now(UTC).isoformat(),
-        "storage_used_bytes": int(time.time()),
-        "image_count": len(images),
-        "cached_images": images,
-        "groups": [{"group": "group-0", "generation": 2, "digest": WANTED}],
-        "bytes_today": int(time.time()),
-        "storage_free_bytes": 10**11,
-    }
+def _report_request(number: int, basic: str, *, is_news: bool) -> bytes:
+    body = {**report_body(number), "request_created_time": datetime.now(UTC).isoformat()}
+    if is_news:
+        body["deleted_count"] = int(time.time() * 1000)
     return _request("/satellites/sync", {"Authorization": basic}, body)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
@@ -22,8 +23,10 @@ from harbor_satellite.ground_control.models import (
     SatelliteStateHistory,
     User,
 )
+from harbor_satellite.ground_control.report_values import fingerprint_of
 from harbor_satellite.ground_control.tokens import hash_token
 from harbor_satellite.oci.digest import Digest
+from harbor_satellite.state.wire import StatusReport
 
 if TYPE_CHECKING:
     from harbor_satellite.ground_control.database import SessionFactory
@@ -41,6 +44,23 @@ def satellite_name(number: int) -> str:
 def secret_of(number: int) -> str:
     """Return a satellite's secret."""
     return hashlib.sha256(f"bench {number}".encode()).hexdigest()
+
+
+def report_body(number: int) -> dict[str, Any]:
+    """Return what a satellite at rest with a dozen images reports; of one at rest, only times and figures move."""
+    images = [{"reference": f"127.0.0.1:8585/acme/app-{image}:v1", "size_bytes": 10**8} for image in range(12)]
+    return {
+        "name": satellite_name(number),
+        "activity": f"0 copied, 12 kept, 0 deleted, 0 failed; 0 bytes from the source in {time.time() % 1:.1f} s",
+        "state_report_interval": "60s",
+        "latest_state_digest": WANTED,
+        "storage_used_bytes": int(time.time()),
+        "image_count": len(images),
+        "cached_images": images,
+        "groups": [{"group": "group-0", "generation": 2, "digest": WANTED}],
+        "bytes_today": int(time.time()),
+        "storage_free_bytes": 10**11,
+    }
 
 
 def seed(database_url: str, count: int) -> None:
@@ -64,15 +84,9 @@ def login_token(database_url: str) -> str:
     with factory.begin() as session:
         user = session.scalars(select(User)).one()
         principal = users.Principal(user.id, user.username, user.role)
-        opened = users.open_session(session, principal, _day(), datetime.now(UTC))
+        opened = users.open_session(session, principal, timedelta(days=1), datetime.now(UTC))
     engine.dispose()
     return opened.token.get_secret_value()
-
-
-def _day() -> Any:
-    from datetime import timedelta  # noqa: PLC0415
-
-    return timedelta(days=1)
 
 
 def _seed_rows(factory: SessionFactory, count: int, now: datetime) -> None:
@@ -121,6 +135,9 @@ def _satellite(number: int, now: datetime) -> dict[str, Any]:
         "created_at": now,
         "updated_at": now,
         "last_seen": now,
+        "reported_at": now,
+        "report_received_at": now,
+        "report_fingerprint": fingerprint_of(StatusReport.model_validate(report_body(number)), number + 1),
         "report_interval_seconds": 60,
         "lifecycle": "active",
         "state_digest": WANTED,
@@ -135,6 +152,7 @@ def _satellite(number: int, now: datetime) -> dict[str, Any]:
 
 def _credential(satellite_id: int, now: datetime) -> dict[str, Any]:
     return {
+        "id": satellite_id,
         "satellite_id": satellite_id,
         "username": f"robot$satellite-{satellite_name(satellite_id - 1)}",
         "secret_hash": hash_token(SecretStr(secret_of(satellite_id - 1))),

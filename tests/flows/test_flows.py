@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.logging import disable_run_logger
+from sqlalchemy import select
 
 from flows.publish_state import publish_state
 from flows.reconcile_fleet import reconcile_fleet
@@ -17,6 +18,7 @@ from flows.report_status import report_status
 from harbor_satellite.demo.images import layer
 from harbor_satellite.edge_worker import EdgeWorker
 from harbor_satellite.errors import AuthenticationError, NotFoundError, RemoteError
+from harbor_satellite.ground_control.models import Credential
 from harbor_satellite.ground_control.sources import OciSource
 from harbor_satellite.registry.state_pull import pull_state
 from harbor_satellite.state.artifact import parse_state_artifact
@@ -85,6 +87,36 @@ def test_publish_state_resolves_tags_and_moves_satellites(world: World) -> None:
     assert state.message == "1 groups; 1 satellites moved"
     assert published(world, "stores") == {APP: str(digest)}
     assert world.centre.manifest_head("satellite/satellite-state/shop-2/state", "latest") is not None
+
+
+def test_publish_state_of_one_group_looks_at_its_satellites_only(world: World) -> None:
+    for group, name in (("stores", "shop-2"), ("kiosks", "kiosk-1")):
+        world.image(f"acme/{group}", "one")
+        world.ground_control.sync_group(group, f"acme/{group}")
+        world.ground_control.register(name, group)
+    with open_centre() as centre, disable_run_logger():
+        publish_group_state.fn(centre, "kiosks")
+
+    state = publish_state("stores", return_state=True)
+
+    assert state.message == "1 groups; 1 satellites moved"
+    assert world.centre.manifest_head("satellite/satellite-state/kiosk-1/state", "latest") is None
+
+
+def test_publish_satellite_states_of_many_asks_the_source_for_those_that_need_it_only(world: World) -> None:
+    names = [f"shop-{number:02}" for number in range(21)]
+    world.image(APP, "one")
+    world.ground_control.sync_group("stores", APP)
+    for name in names:
+        world.ground_control.register(name, "stores")
+    world.ground_control.enroll("late")
+    world.ground_control.admin.post("/api/groups/satellite", json={"satellite": "late", "group": "stores"})
+
+    state = publish_state(return_state=True)
+
+    with world.ground_control.factory() as session:
+        (granted,) = session.scalars(select(Credential.granted_projects))
+    assert (state.message, granted) == ("1 groups; 22 satellites moved", ["acme", "satellite"])
 
 
 def test_publish_state_unchanged_publishes_nothing_again(world: World) -> None:

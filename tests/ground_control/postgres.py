@@ -56,8 +56,12 @@ def _unprivileged() -> dict[str, Any]:
 
 
 @contextmanager
-def running_postgres() -> Iterator[PostgresServer]:
-    """Start a PostgreSQL for as long as the block lasts; skips the test, saying why, where there is none."""
+def running_postgres(*, is_durable: bool = False) -> Iterator[PostgresServer]:
+    """Start a PostgreSQL for as long as the block lasts; skips the test, saying why, where there is none.
+
+    Args:
+        is_durable: whether a commit waits for the disk, as in production; tests need not wait.
+    """
     binaries = _postgres_binaries()
     if binaries is None:
         pytest.skip("PostgreSQL: no initdb on PATH or below /usr/lib/postgresql")
@@ -74,7 +78,8 @@ def running_postgres() -> Iterator[PostgresServer]:
             check=True,
             **quiet,
         )
-        settings = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "listen_addresses=", "jit=off"]
+        settings = [] if is_durable else ["fsync=off", "full_page_writes=off", "synchronous_commit=off"]
+        settings += ["listen_addresses=", "jit=off"]
         settings += [f"unix_socket_directories={root}", "shared_buffers=32MB", "max_connections=120"]
         options = [part for setting in settings for part in ("-c", setting)]
         with (root / "log").open("wb") as log:

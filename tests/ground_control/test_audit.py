@@ -283,5 +283,6 @@ def test_prune_deletes_what_is_older(session_factory: SessionFactory) -> None:
     write_events(session_factory, 5)
 
     with session_factory.begin() as session:
-        assert audit_view.prune(session, NOW + timedelta(minutes=3)) == 3
+        assert audit_view.prune(session, NOW + timedelta(minutes=3), limit=2) == 2
+        assert audit_view.prune(session, NOW + timedelta(minutes=3)) == 1
         assert len(audit_view.list_events(session, audit_view.AuditFilter())) == 2

@@ -221,6 +221,21 @@ def test_grant_projects_refused_by_the_source_is_due_for_renewal(ground_control:
     credential(renew(ground_control, auth))
 
 
+def test_grant_projects_is_on_record_once(ground_control: GroundControl) -> None:
+    ground_control.enroll("edge-1")
+    ground_control.sync_group("shop", "acme/app")
+    ground_control.admin.post("/api/groups/satellite", json={"satellite": "edge-1", "group": "shop"})
+
+    for _ in range(2):
+        with ground_control.factory.begin() as session:
+            credentials.grant_projects(session, ground_control.source, "edge-1")
+
+    with ground_control.factory() as session:
+        (told,) = session.scalars(select(models.AuditEvent).where(models.AuditEvent.action == "credential.grant"))
+    assert (told.actor, told.resource) == ("flow:provision-satellite", "satellite:edge-1")
+    assert told.changes["projects"] == [["satellite"], ["acme", "satellite"]]
+
+
 class NarrowSource(OciSource):
     """A Harbor at which we are a robot: nobody's permissions may be changed."""
 

@@ -432,7 +432,7 @@ def task_event(task: str, run: str) -> dict[str, Any]:
         "occurred": "2026-01-01T00:00:00Z",
         "resource": {"prefect.resource.id": f"prefect.task-run.{task}"},
         "related": [{"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}],
-        "payload": {"task_run": {}, "validated_state": {"type": "COMPLETED"}},
+        "payload": {"task_run": {"task_key": "a", "dynamic_key": "0"}, "validated_state": {"type": "COMPLETED"}},
     }
 
 

@@ -209,6 +209,7 @@ def test_new_run_cannot_be_one_that_is_there_already() -> None:
         ("b", "replication-a--b", False),
         ("b", "replication-a-b", False),
         ("b", "b", False),
+        ("7", "rollout-7", False),
         ("a.b", "replication-a-d-b", True),
         ("b", "replication-b\n", False),
         ("b", 7, False),
@@ -231,6 +232,8 @@ def test_key_of_an_artifact_is_one_word_and_the_satellites_name(satellite: str, 
         b"[" * 200_000,
         b'{"a":' * 100_000,
         b"1" * 5000,
+        b"1" * 19,
+        b"1e999",
         b'"' + b"a" * BODY_MAX_BYTES + b'"',
     ],
     ids=lambda raw: repr(raw[:12]),
@@ -241,7 +244,7 @@ def test_body_that_another_parser_could_read_otherwise_is_refused(raw: bytes) ->
 
 
 def test_body_is_written_anew() -> None:
-    assert write(parse(b' {"a" : [1,  "\\u00e9"] }')) == b'{"a":[1,"\\u00e9"]}'
+    assert write(parse(b' {"a" : [1,  "\\u00e9"] }')) == '{"a":[1,"\u00e9"]}'.encode()
 
 
 def test_logs_that_name_too_many_runs_are_refused() -> None:
@@ -260,7 +263,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "id": RUN,
         "resource": {"prefect.resource.id": f"prefect.task-run.{TASK}"},
         "related": [{"prefect.resource.id": f"prefect.flow-run.{RUN}", "prefect.resource.role": "flow-run"}],
-        "payload": {"validated_state": {"type": "COMPLETED"}, "task_run": {"task_key": "a"}},
+        "payload": {"validated_state": {"type": "COMPLETED"}, "task_run": {"task_key": "a", "dynamic_key": "0"}},
         **changes,
     }
 
@@ -276,7 +279,7 @@ def test_event_of_a_task_run_must_be_of_an_own_run() -> None:
 
 
 def test_event_cannot_say_that_the_task_run_is_another_one() -> None:
-    task_run = {"task_key": "a", "id": FLOW, "flow_run_id": FLOW, "state_id": FLOW, "state": {}}
+    task_run = {"task_key": "a", "dynamic_key": "0", "id": FLOW, "flow_run_id": FLOW, "state_id": FLOW, "state": {}}
     state = {"type": "COMPLETED", "id": FLOW, "state_details": {"flow_run_id": FLOW}}
 
     payload = judged(event(payload={"validated_state": state, "task_run": task_run})).body["payload"]
@@ -318,3 +321,43 @@ def test_polls_and_heartbeats_are_not_simply_passed_on() -> None:
 
     assert hows["/work_pools/{pool}/get_scheduled_flow_runs"] is How.POLL
     assert hows["/work_pools/{pool}/workers/heartbeat"] is How.HEARTBEAT
+
+
+POISON: dict[str, dict[str, Any]] = {
+    "count that no column holds": {"task_run": {"run_count": 2**31}},
+    "name that no index holds": {"task_run": {"name": "a" * 3000}},
+    "key that no index holds": {"task_run": {"dynamic_key": "a" * 3000}},
+    "time that is none": {"task_run": {"start_time": "soon"}},
+    "input of no kind": {"task_run": {"task_inputs": {"a": [{"input_type": "b"}]}}},
+    "state of no type": {"validated_state": {"type": "BOGUS"}},
+    "state whose name is none": {"validated_state": {"name": 7}},
+    "detail that is none": {"validated_state": {"state_details": {"transition_id": "a"}}},
+}
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON.keys())
+def test_event_that_would_spoil_the_batch_in_which_prefect_writes_those_of_all_is_refused(
+    poison: dict[str, dict[str, Any]],
+) -> None:
+    payload = {key: {**value, **poison.get(key, {})} for key, value in event()["payload"].items()}
+
+    with pytest.raises(RefusedError):
+        judged(event(payload=payload))
+
+
+def test_event_with_an_id_that_no_index_holds_is_refused() -> None:
+    related = [*event()["related"], {"prefect.resource.id": "prefect.tag." + "a" * 3000}]
+
+    with pytest.raises(RefusedError):
+        judged(event(related=related))
+
+
+def test_site_schedules_no_run_since_what_is_due_is_looked_through_for_all() -> None:
+    state = {"state": {"type": "SCHEDULED"}}
+
+    assert "schedules" in refusal("POST", f"/flow_runs/{RUN}/set_state", state)
+    assert "schedules" in refusal("POST", "/flow_runs/", {"flow_id": FLOW, "parent_task_run_id": TASK, **state})
+
+
+def test_characters_that_a_database_refuses_are_replaced() -> None:
+    assert write(parse(b'["\\u0000", "\\ud800"]')) == b'["\\ufffd","?"]'

@@ -234,3 +234,19 @@ def test_events_of_thousands_of_groups_are_added_at_once(session_factory: Sessio
     added = [soon(session_factory, *names) for _ in range(2)]
 
     assert added == [2500, 0]
+
+
+def test_event_that_waits_is_posted_when_it_is_due_and_not_at_the_next_poll(session_factory: SessionFactory) -> None:
+    prefect = FakePrefect()
+    posting = dispatcher(session_factory, prefect)
+    posting.start()
+    began = time.monotonic()
+
+    with session_factory.begin() as session:
+        outbox.enqueue_groups_changed_soon(session, ["shop"], datetime.now(UTC), delay_seconds=1)
+    while not prefect.received and time.monotonic() - began < 8:
+        time.sleep(0.02)
+    seconds = time.monotonic() - began
+    posting.stop()
+
+    assert 1 <= seconds < 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -10,8 +11,8 @@ from argon2 import PasswordHasher
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError
-from harbor_satellite.ground_control import passwords
+from harbor_satellite.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
+from harbor_satellite.ground_control import api_tokens, logins, passwords, users
 from harbor_satellite.ground_control.console import set_up_person
 from harbor_satellite.ground_control.models import AuditEvent, User, UserSession
 from tests.fixtures_ground_control import ADMIN_PASSWORD
@@ -212,6 +213,42 @@ def test_change_own_password_ends_all_sessions(ground_control: GroundControl) ->
     assert get(ground_control, token) == 401
     assert login(ground_control, "ops", PASSWORD).status_code == 401
     assert login(ground_control, "ops", "New-Password-1").status_code == 200
+
+
+def let_in(running: GroundControl, by: str) -> users.Principal:
+    """Tell who calls, as a request does before its transaction."""
+    now, policy = running.clock(), users.LockoutPolicy()
+    if by == "password":
+        return logins.authenticate(running.factory, "mallory", SecretStr(PASSWORD), policy, now)
+    answer = running.anonymous.post("/login", json={"username": "mallory", "password": PASSWORD})
+    with running.factory() as session:
+        return users.resume_session(session, SecretStr(answer.json()["token"]), now)
+
+
+@pytest.mark.parametrize("by", ["password", "session"])
+def test_password_changed_meanwhile_gives_whoever_knew_the_old_one_nothing(
+    ground_control: GroundControl, by: str
+) -> None:
+    now = ground_control.clock()
+    ground_control.admin.post("/api/users", json={"username": "mallory", "password": PASSWORD})
+    person = let_in(ground_control, by)
+    with ground_control.factory.begin() as session:
+        users.set_password(session, "mallory", SecretStr("Changed-Pass-1"), now)
+
+    with pytest.raises(AuthenticationError), ground_control.factory.begin() as session:
+        users.open_session(session, person, timedelta(hours=1), now)
+    with pytest.raises(AuthenticationError), ground_control.factory.begin() as session:
+        api_tokens.issue_token(session, person, "ci", days=1, role=None, now=now)
+
+
+def test_user_deleted_meanwhile_opens_no_session(ground_control: GroundControl) -> None:
+    now = ground_control.clock()
+    ground_control.admin.post("/api/users", json={"username": "mallory", "password": PASSWORD})
+    person = let_in(ground_control, "password")
+    ground_control.admin.delete("/api/users/mallory")
+
+    with pytest.raises(AuthenticationError), ground_control.factory.begin() as session:
+        users.open_session(session, person, timedelta(hours=1), now)
 
 
 def test_reset_password_lifts_a_lock(ground_control: GroundControl) -> None:

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select, update
 
 from harbor_satellite.errors import ConflictError, NotFoundError
-from harbor_satellite.ground_control import group_states, groups, pins
+from harbor_satellite.ground_control import group_changes, group_states, groups, pins, rollouts
 from harbor_satellite.ground_control.models import GenerationPin, Group, Satellite
+from harbor_satellite.ground_control.rollout_plan import Wave
 from tests.ground_control.fleet_simulation import NOW, Fleet
 
 if TYPE_CHECKING:
@@ -205,3 +206,49 @@ def test_state_whose_generation_is_gone_stays_as_it_was(fleet: Fleet) -> None:
         fleet.publish_satellite(name)
 
     assert fleet.followed(name) == 3
+
+
+def test_satellite_that_comes_back_to_a_staged_group_is_told_that_it_may_go_back(fleet: Fleet) -> None:
+    (name,) = fleet.add_satellites(1)
+    fleet.publish_satellites()
+    change_group(fleet, is_staged=True, released_generation=2)
+
+    with fleet.factory.begin() as session:
+        groups.remove_satellite(session, name, "shop", NOW)
+        groups.add_satellite(session, name, "shop", NOW)
+
+    assert marks(fleet) == {name: (2, True)}
+
+
+def test_satellite_that_leaves_a_group_leaves_its_pin(fleet: Fleet) -> None:
+    (name,) = fleet.add_satellites(1)
+    with fleet.factory.begin() as session:
+        pins.hold_pin(session, name, "shop", 1, NOW)
+
+    with fleet.factory.begin() as session:
+        groups.remove_satellite(session, name, "shop", NOW)
+
+    with fleet.factory() as session:
+        assert session.scalars(select(GenerationPin)).all() == []
+
+
+def test_add_satellite_again_leaves_its_pin(fleet: Fleet) -> None:
+    (name,) = fleet.add_satellites(1)
+    change_group(fleet, is_staged=True, released_generation=1)
+    move(fleet, name, 2)
+
+    with fleet.factory.begin() as session:
+        groups.add_satellite(session, name, "shop", NOW)
+
+    assert marks(fleet) == {name: (2, False)}
+
+
+def test_staging_ends_only_when_no_rollout_is_going_on(fleet: Fleet) -> None:
+    fleet.add_satellites(1)
+    change_group(fleet, is_staged=True, released_generation=2)
+    with fleet.factory.begin() as session:
+        plan = rollouts.RolloutPlan("shop", 3, (Wave("all", percent=100),))
+        rollouts.start_rollout(session, rollouts.plan_rollout(session, plan, "admin", NOW).id, NOW)
+
+    with fleet.factory.begin() as session, pytest.raises(ConflictError, match="is going on"):
+        group_changes.change_group(session, "shop", group_changes.GroupChange(is_staged=False), NOW)

@@ -14,13 +14,21 @@ from harbor_satellite.demo import images
 from harbor_satellite.errors import ConflictError, InvalidInputError, SignatureError
 from harbor_satellite.ground_control import group_states
 from harbor_satellite.ground_control.groups import group_entry, show_group, sync_group
-from harbor_satellite.ground_control.publishing import ResolvedGroup, drop_generation, publish_group, resolve_group
+from harbor_satellite.ground_control.publishing import (
+    ResolvedGroup,
+    drop_generation,
+    is_group_lost,
+    publish_group,
+    resolve_group,
+    shown_generation,
+)
 from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.cosign import RegistryAccess
 from harbor_satellite.registry.layout import LayoutRegistry
-from harbor_satellite.state.artifact import StateEntry
+from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.policy import GroupPolicy
+from tests.unit.satellite.site import put_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -96,6 +104,43 @@ def test_publish_group_same_content_is_published_again_only_if_lost(session_fact
     lost = publish(session_factory, pushes, spec, is_lost=True)
 
     assert (unchanged, lost) == (None, 2)
+
+
+def test_publish_group_by_a_restored_database_is_ahead_of_what_sites_have(
+    session_factory: SessionFactory, tmp_path: Path
+) -> None:
+    source = LayoutRegistry(tmp_path)
+    spec = make_group(session_factory)
+    publish(session_factory, Pushes(), spec)
+    with session_factory.begin() as session:
+        spec = group_states.group_spec(session, "shops")
+    forgotten = StateArtifact(spec.name, "http://source.test", (), 7, NOW)
+    put_state(source, "satellite/group-state/shops/state", state_artifact_json(forgotten))
+
+    is_lost, shown = is_group_lost(source, spec), shown_generation(source, spec)
+    with session_factory.begin() as session:
+        state = publish_group(
+            session,
+            Pushes(),
+            spec,
+            RESOLVED,
+            registry="http://source.test",
+            now=NOW,
+            is_lost=is_lost,
+            shown=shown,
+        )
+
+    assert (is_lost, shown) == (True, 7)
+    assert state is not None
+    assert state.generation == 8
+
+
+def test_shown_generation_of_a_source_without_the_group_is_none(
+    session_factory: SessionFactory, tmp_path: Path
+) -> None:
+    source, spec = LayoutRegistry(tmp_path), make_group(session_factory)
+
+    assert (is_group_lost(source, spec), shown_generation(source, spec)) == (False, 0)
 
 
 def test_publish_group_change_of_policy_alone_is_a_new_generation(session_factory: SessionFactory) -> None:

@@ -98,6 +98,16 @@ def test_claim_repeated_with_its_key_gives_a_credential_that_works(ground_contro
     assert ground_control.report("edge-1", (lost["username"], lost["password"])).status_code == 401
 
 
+def test_claim_repeated_without_end_is_slowed_down(ground_control: GroundControl) -> None:
+    token, other = ground_control.register("edge-1"), ground_control.register("edge-2")
+
+    answers = [ground_control.claim(token, "key-of-the-site") for _ in range(31)]
+
+    assert [answer.status_code for answer in answers] == [200] * 30 + [429]
+    assert int(answers[-1].headers["Retry-After"]) <= 60
+    assert ground_control.claim(other).status_code == 200
+
+
 @pytest.mark.parametrize("key", [None, "", "another"], ids=["none", "empty", "another"])
 def test_claim_repeated_with_another_key_is_refused(ground_control: GroundControl, key: str | None) -> None:
     token = ground_control.register("edge-1")

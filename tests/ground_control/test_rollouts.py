@@ -15,6 +15,7 @@ from sqlalchemy import delete, event, func, select, update
 from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError
 from harbor_satellite.ground_control import groups, pins, rollout_steps, rollout_view, rollouts
 from harbor_satellite.ground_control.models import (
+    AppliedGroupRow,
     AuditEvent,
     GenerationPin,
     Group,
@@ -407,6 +408,107 @@ def test_roll_back_sends_back_whom_it_moved_and_says_so(rolling: Rolling) -> Non
     assert rolling.rollout(rollout_id).state == "rolled_back"
 
 
+def test_roll_back_of_an_old_rollout_leaves_whom_a_later_one_moved(rolling: Rolling) -> None:
+    first = rolling.create()
+    rolling.step(first)
+    with rolling.fleet.factory.begin() as session:
+        rollouts.abort_rollout(session, first, "", rolling.fleet.now)
+    rolling.fleet.publish(3)
+    rolling.run(rolling.create())
+
+    with rolling.fleet.factory.begin() as session:
+        rollouts.roll_back(session, first, "", rolling.fleet.now)
+    rolling.fleet.publish_satellites()
+
+    assert len(rolling.on_target(3)) == 20
+
+
+def test_start_of_a_rollout_that_satellites_have_gone_past_conflicts(rolling: Rolling) -> None:
+    forgotten = rolling.create(is_started=False)
+    rolling.fleet.publish(3)
+    rolling.run(rolling.create())
+
+    with (
+        rolling.fleet.factory.begin() as session,
+        pytest.raises(ConflictError, match="20 satellites have gone past generation 2"),
+    ):
+        rollouts.start_rollout(session, forgotten, rolling.fleet.now)
+
+
+def test_receipt_of_a_site_that_names_no_generations_is_the_state_that_it_is_on(rolling: Rolling) -> None:
+    rollout_id = rolling.create()
+    rolling.step(rollout_id)
+    moved = rolling.on_target()
+    before = {rolling.states(rollout_id)[name] for name in moved}
+    rolling.answer()
+    with rolling.fleet.factory.begin() as session:
+        session.execute(delete(AppliedGroupRow))
+
+    rolling.step(rollout_id)
+
+    assert (before, {rolling.states(rollout_id)[name] for name in moved}) == ({"released"}, {"succeeded"})
+
+
+def test_site_that_names_no_generations_and_is_on_its_old_state_has_not_answered(rolling: Rolling) -> None:
+    rollout_id = rolling.create()
+    with rolling.fleet.factory.begin() as session:
+        session.execute(delete(AppliedGroupRow))
+    rolling.step(rollout_id)
+    moved = rolling.on_target()
+
+    rolling.step(rollout_id)
+
+    assert {rolling.states(rollout_id)[name] for name in moved} == {"released"}
+
+
+def test_success_of_a_site_that_names_no_generations_outlives_its_next_state(rolling: Rolling) -> None:
+    rollout_id = rolling.create()
+    rolling.step(rollout_id)
+    moved = rolling.on_target()
+    rolling.answer()
+    with rolling.fleet.factory.begin() as session:
+        session.execute(delete(AppliedGroupRow))
+    rolling.step(rollout_id)
+    with rolling.fleet.factory.begin() as session:
+        session.execute(update(Satellite).values(state_digest="sha256:next"))  # of another of its groups
+
+    rolling.step(rollout_id)
+
+    assert {rolling.states(rollout_id)[name] for name in moved} == {"succeeded"}
+
+
+def test_satellite_for_which_nothing_can_be_published_stops_nobody(rolling: Rolling) -> None:
+    rolling.fleet.add_group("empty")
+    (stuck,) = rolling.fleet.add_satellites(1, "shop", "empty")
+    rollout_id = rolling.create((Wave("all", percent=100),), receipt_timeout_seconds=600)
+
+    for _ in range(4):
+        rolling.step(rollout_id)
+        rolling.fleet.advance(seconds=400)
+        with rolling.fleet.factory.begin() as session:
+            session.execute(update(Satellite).values(last_seen=rolling.fleet.now))
+        rolling.answer()
+    state = rolling.step(rollout_id).state
+
+    assert (state, rolling.states(rollout_id)[stuck]) == ("completed", "skipped")
+
+
+def test_rollout_completed_takes_along_those_that_it_did_not_list(rolling: Rolling) -> None:
+    rollout_id = rolling.create()
+    rolling.step(rollout_id)
+    name = rolling.names[0]
+    with rolling.fleet.factory.begin() as session:
+        groups.remove_satellite(session, name, "shop", rolling.fleet.now)
+        groups.add_satellite(session, name, "shop", rolling.fleet.now)
+        satellite_id = select(Satellite.id).where(Satellite.name == name).scalar_subquery()
+        session.execute(delete(RolloutSatellite).where(RolloutSatellite.satellite_id == satellite_id))
+
+    end = rolling.run(rollout_id)
+    rolling.fleet.publish_satellites()
+
+    assert (end, len(rolling.on_target())) == ("completed", 20)
+
+
 def test_roll_back_leaves_held_satellites(rolling: Rolling) -> None:
     rollout_id = rolling.create()
     rolling.step(rollout_id)
@@ -490,6 +592,7 @@ class KilledError(Exception):
     """The process that ran the flow is gone."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_rollout_whose_flow_is_killed_again_and_again_completes(session_factory: SessionFactory, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test that can be repeated
@@ -550,6 +653,7 @@ def held_to(rolling: Rolling, rollout_id: int) -> None:
     assert ahead == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_rollout_of_a_bad_generation_never_fails_more_than_a_wave(session_factory: SessionFactory, seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - a test that can be repeated

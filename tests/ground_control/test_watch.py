@@ -93,6 +93,18 @@ def test_verdict_run_that_lost_its_heart_while_the_site_lives_is_crashed() -> No
     assert "heartbeat" in found.reason
 
 
+def test_verdict_run_of_a_site_that_has_just_come_back_is_left_to_its_next_heartbeat() -> None:
+    back = replace(ALIVE, last_seen=ago(minutes=1), alive_since=ago(minutes=1))
+
+    assert verdict(replace(RUN, last_heartbeat=ago(hours=2)), back, NOW) is None
+
+
+def test_verdict_run_with_heartbeats_at_a_site_in_step_is_left_alone() -> None:
+    mending = replace(ALIVE, is_in_step=True, reported_at=ago(minutes=20))
+
+    assert verdict(replace(RUN, since=ago(minutes=40), last_heartbeat=ago(minutes=1)), mending, NOW) is None
+
+
 def add(session: Session, name: str, lifecycle: str, last_seen: datetime | None, interval: int | None = None) -> None:
     session.add(
         Satellite(

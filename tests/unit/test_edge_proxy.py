@@ -209,7 +209,9 @@ def test_websocket_of_the_worker_is_404_so_that_it_uses_requests(store: Satellit
     assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 404)
 
 
-@pytest.mark.parametrize("frame", [{"type": "auth", "token": "edge:guessed"}, {"type": "auth"}, [], "x"])
+@pytest.mark.parametrize(
+    "frame", [{"type": "auth", "token": "edge:guessed"}, {"type": "auth"}, {"token": "\ud800"}, [], "x"]
+)
 def test_websocket_without_the_password_is_closed(store: SatelliteStore, gateway: Gateway, frame: Any) -> None:
     proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
 
@@ -226,3 +228,50 @@ def test_websocket_for_events_out_is_quiet_and_costs_the_link_nothing(store: Sat
 
     assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send"]
     assert gateway.requests == []
+
+
+def test_websocket_that_says_nothing_is_closed(
+    store: SatelliteStore, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harbor_satellite.edge_proxy._GREETING_SECONDS", 0.01)
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+    sent: list[Message] = []
+    incoming: list[Message] = [{"type": "websocket.connect"}]
+
+    async def receive() -> Message:
+        return incoming.pop(0) if incoming else await asyncio.Future()
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def inside() -> None:
+        scope = {"type": "websocket", "path": "/api/events/in", "headers": []}
+        await asyncio.wait_for(proxy(scope, receive, send), 5)
+
+    asyncio.run(inside())
+
+    assert sent[-1]["type"] == "websocket.close"
+
+
+def test_large_events_are_delivered_in_requests_that_the_gateway_takes(store: SatelliteStore, gateway: Gateway) -> None:
+    gateway.answer = lambda _: httpx.Response(204)
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+    events = [{"id": number, "text": "a" * 200_000} for number in range(30)]
+
+    talk(proxy, "/api/events/in", [{"type": "auth", "token": f"edge:{PASSWORD}"}, *events], seconds=5)
+
+    assert max(len(request.content) for request in gateway.requests) < 2 * 1024 * 1024
+    assert [one["id"] for request in gateway.requests for one in json.loads(request.content)] == list(range(30))
+
+
+def test_event_that_is_too_large_is_dropped_and_the_next_is_delivered(
+    store: SatelliteStore, gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway.answer = lambda _: httpx.Response(204)
+    proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+    frames = [{"type": "auth", "token": f"edge:{PASSWORD}"}, {"text": "a" * 1_100_000}, {"id": 2}]
+
+    talk(proxy, "/api/events/in", frames, seconds=5)
+
+    assert [json.loads(request.content) for request in gateway.requests] == [[{"id": 2}]]
+    assert "too large" in caplog.text

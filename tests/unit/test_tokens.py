@@ -117,6 +117,10 @@ def test_parse_interval_leaks_no_other_error(text: str) -> None:
         (" 0  4 * * 1-5 ", "0 4 * * 1-5"),
         ("0,30 1-3/2 1 jan,DEC sun", "0,30 1-3/2 1 jan,DEC sun"),
         ("59 23 31 12 7", "59 23 31 12 7"),
+        ("0 0 29 feb *", "0 0 29 feb *"),
+        ("0 0 31,30 2-4 *", "0 0 31,30 2-4 *"),
+        ("0 0 31 2 1", "0 0 31 2 1"),
+        ("0 0 */20 2 *", "0 0 */20 2 *"),
     ],
 )
 def test_check_schedule_good(text: str, expected: str) -> None:
@@ -142,6 +146,9 @@ def test_check_schedule_good(text: str, expected: str) -> None:
         "* * * foo *",
         "²  * * * *",
         "* " * 100,
+        "0 0 31 2 *",
+        "0 0 30 feb *",
+        "0 0 31 4,6,9-11/2 *",
     ],
 )
 def test_check_schedule_bad(text: str) -> None:

@@ -9,6 +9,9 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
 from harbor_satellite.ground_control.gateway.calls import Call, How, find_call
 from harbor_satellite.ground_control.gateway.documents import RefusedError, a_list, parse
 from harbor_satellite.ground_control.gateway.events import EVENTS_MAX, judge_event
@@ -19,35 +22,47 @@ from harbor_satellite.ground_control.gateway.prefect_api import Answer, PrefectA
 from harbor_satellite.ground_control.gateway.requests import (
     FORBIDDEN,
     TOO_MANY,
+    CallerGoneError,
     Door,
     NotLetIn,
     Reply,
     client_of,
+    has_good_credential,
     maintenance,
     outline,
     path_of,
     read_body,
     refusal,
 )
-from harbor_satellite.ground_control.gateway.rules import Allowed, Asked, give_template
+from harbor_satellite.ground_control.gateway.rules import IDS_MAX, Allowed, Asked, few
 from harbor_satellite.ground_control.gateway.seen import Seen
 from harbor_satellite.ground_control.gateway.sockets import serve_socket
+from harbor_satellite.ground_control.throttle import TokenBuckets
 from harbor_satellite.state.names import satellite_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     import httpx
     from starlette.types import Receive, Scope, Send
 
     from harbor_satellite.ground_control.context import Context
+    from harbor_satellite.ground_control.credentials import SatelliteIdentity
+    from harbor_satellite.ground_control.gateway.rules import Claim
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 32  # calls of one satellite; a worker and its run have a handful
+_AT_ONCE: Final = 10  # calls of one satellite: its own proxy has 8, and a few must not take all ways to Prefect
+_SOCKETS: Final = 4  # of one satellite; a worker and its runs share one
+_BURST: Final = 1000.0  # calls and looks of one satellite, after a pause
+_PER_SECOND: Final = 20.0
+_CHECKED_SECONDS: Final = 3.0  # between two looks whether a websocket's satellite is still let in
+_ANYWAY_SECONDS: Final = 60.0  # a credential ends without anybody changing it
 _DONE: Final = range(200, 300)
+_CLOSED: Final = 499  # which nobody reads
 _SAID: Final = {
     How.HEALTH: Reply(200, b"true"),
+    How.TEMPLATE: Reply(204),
     How.NO_CSRF: refusal(422, "CSRF protection is disabled."),
     How.NO_STORAGE: Reply(200, b'{"default_result_storage_block_id":null}'),
 }
@@ -71,6 +86,8 @@ class Gateway:
         self._look = SharedLook(self._api, context.clock, context.monotonic)
         self._door = Door(context)
         self._under_way: Counter[str] = Counter()
+        self._sockets: Counter[str] = Counter()
+        self._buckets = TokenBuckets(_BURST, _PER_SECOND)
         self.seen = Seen(context.factory, context.clock)
 
     @contextlib.asynccontextmanager
@@ -93,15 +110,40 @@ class Gateway:
         elif scope["type"] == "websocket":
             await serve_socket(self, scope, receive, send)
 
-    async def let_in(self, scope: Scope) -> Asked:
-        """Return who calls, as the beginning of what is asked; raises ``NotLetIn``."""
+    @contextlib.contextmanager
+    def socket_of(self, satellite: str) -> Iterator[bool]:
+        """Count a websocket; tells whether the satellite may have one more."""
+        self._sockets[satellite] += 1
+        try:
+            yield self._sockets[satellite] <= _SOCKETS
+        finally:
+            _count_down(self._sockets, satellite)
+
+    async def wait_until_shut_out(self, satellite_id: int) -> None:
+        """Return once a satellite is revoked or gone; a credential that it has renewed meanwhile is as good."""
+        checked = (-1, 0.0)
+        while True:
+            await asyncio.sleep(_CHECKED_SECONDS)
+            try:
+                now = self._context.monotonic()
+                revision = await run_in_threadpool(self._context.identities.revision)
+                if revision == checked[0] and now - checked[1] < _ANYWAY_SECONDS:
+                    continue
+                if not await run_in_threadpool(has_good_credential, self._context, satellite_id):
+                    return
+                checked = revision, now
+            except SQLAlchemyError as error:
+                logger.info("websocket not checked, the database is away error=%s", type(error).__name__)
+
+    async def let_in(self, scope: Scope) -> SatelliteIdentity:
+        """Return who calls; raises ``NotLetIn``."""
         try:
             identity = await self._door.let_in(scope)
         except NotLetIn:
             self.counters.unauthenticated += 1
             raise
         self.seen.note(identity.satellite_id)
-        return Asked(satellite_name(identity.name), {})
+        return identity
 
     async def pass_events(self, caller: Asked, events: list[Any]) -> None:
         """Pass on those events that are about the satellite's own; the others are dropped.
@@ -109,17 +151,23 @@ class Gateway:
         Raises:
             PrefectAwayError: nothing was passed on; the same events may come again.
         """
-        good, new = [], []
+        await self._pay(caller)
+        good, new, why = [], [], None
+        claims: set[Claim] = set()
         for event in events:
             try:
                 allowed = judge_event(event, caller)
+                claims |= few(allowed.claims - claims, IDS_MAX - len(claims))
                 await self._prove(caller, allowed)
             except RefusedError as error:
                 self.counters.events_dropped += 1
-                logger.warning("event dropped satellite=%s reason=%s", caller.satellite, error)
+                why = error
                 continue
             good.append(allowed.body)
-            new += [claim.id for claim in allowed.claims if claim.kind == "task_run"]
+            new.append(str(allowed.body["resource"]["prefect.resource.id"]).removeprefix("prefect.task-run."))
+        if why is not None:
+            dropped = len(events) - len(good)
+            logger.warning("events dropped satellite=%s count=%d last_reason=%s", caller.satellite, dropped, why)
         if not good:
             return
         answer = await self._api.call("POST", "/events", good)
@@ -129,16 +177,20 @@ class Gateway:
             return
         self.counters.events_passed += len(good)
         for one in new:
-            self._owners.learn("task_run", one, caller.pool)
+            if not one.startswith("prefect."):
+                self._owners.learn("task_run", one.lower(), caller.pool)
 
     async def _reply(self, scope: Scope, receive: Receive) -> Reply:
         try:
-            caller = await self.let_in(scope)
+            identity = await self.let_in(scope)
         except NotLetIn as refused:
             return refused.reply
-        if self._under_way[caller.satellite] >= _AT_ONCE:
+        caller = Asked(satellite_name(identity.name), {})
+        is_full = self._under_way[caller.satellite] >= _AT_ONCE
+        wait = 1 if is_full else self._buckets.take(caller.satellite, self._context.monotonic())
+        if wait is not None:
             self.counters.throttled += 1
-            return refusal(TOO_MANY, "too many calls at once", {"Retry-After": "1"})
+            return refusal(TOO_MANY, "too many calls", {"Retry-After": str(wait)})
         self._under_way[caller.satellite] += 1
         path = outline(scope)
         try:
@@ -153,14 +205,14 @@ class Gateway:
                 "call denied satellite=%s method=%s path=%s reason=%s", caller.satellite, scope["method"], path, error
             )
             return refusal(FORBIDDEN, "not a call that this satellite may make")
+        except CallerGoneError:
+            return Reply(_CLOSED)
         except PrefectAwayError as error:
             self.counters.maintenance += 1
             logger.info("Prefect is away satellite=%s path=%s reason=%s", caller.satellite, path, error)
             return maintenance()
         finally:
-            self._under_way[caller.satellite] -= 1
-            if not self._under_way[caller.satellite]:
-                del self._under_way[caller.satellite]
+            _count_down(self._under_way, caller.satellite)
 
     async def _answer(self, call: Call, asked: Asked) -> Reply:
         allowed = call.rule(asked)
@@ -195,16 +247,27 @@ class Gateway:
 
     async def _prove(self, asked: Asked, allowed: Allowed) -> None:
         for claim in sorted(allowed.claims, key=lambda one: (one.kind, one.id)):
+            if not self._owners.recalls(asked.pool, claim):
+                # Each look is a call to Prefect: whoever names many unknown ids soon waits, and nobody else does.
+                await self._pay(asked)
             if not await self._owners.is_own(asked.pool, claim):
                 raise RefusedError(f"the {claim.kind} is not the satellite's own")
+
+    async def _pay(self, asked: Asked) -> None:
+        while (wait := self._buckets.take(asked.satellite, self._context.monotonic())) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(wait)
 
     def _note(self, call: Call, asked: Asked, answer: Answer) -> None:
         if answer.status not in _DONE:
             return
         if call.how is How.HEARTBEAT:
             self._pools.note_heartbeat(asked.pool)
-        elif call.rule is give_template:
-            self._pools.forget(asked.pool)
+
+
+def _count_down(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
 
 
 def _filled(path: str, params: Mapping[str, str]) -> str:

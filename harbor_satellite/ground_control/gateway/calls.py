@@ -27,6 +27,7 @@ class How(Enum):
     HEALTH = "told without asking: true"
     NO_CSRF = "told without asking: not in use"
     NO_STORAGE = "told without asking: none, since results stay at the site"
+    TEMPLATE = "told without asking: done. Prefect would search for its patterns, for ever if they are made for that"
     POOL = "a copy that is kept for a while"
     POLL = "passed on only if the shared look found something due"
     EVENTS = "passed on, but for those about others"
@@ -51,7 +52,7 @@ CALLS: Final = (
     Call("GET", "/admin/storage", rules.free, "where results would go by default", How.NO_STORAGE),
     # -- the worker and its pool
     Call("GET", "/work_pools/{pool}", rules.own_pool, "how the pool is set up", How.POOL),
-    Call("PATCH", "/work_pools/{pool}", rules.give_template, "a worker's first start, in a pool without a template"),
+    Call("PATCH", "/work_pools/{pool}", rules.give_template, "a template, in a pool without one", How.TEMPLATE),
     Call("POST", "/work_pools/{pool}/get_scheduled_flow_runs", rules.poll, "what is due", How.POLL),
     Call("POST", "/work_pools/{pool}/workers/heartbeat", rules.heartbeat, "the worker lives", How.HEARTBEAT),
     Call("GET", "/work_queues/{id}", rules.own("work_queue"), "named beside the run in its events"),

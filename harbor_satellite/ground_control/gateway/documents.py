@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
 BODY_MAX_BYTES: Final = 4 * 1024 * 1024
 _DEPTH_MAX: Final = 64
 _UUID_LENGTH: Final = 36
+_DIGITS_MAX: Final = 18  # of a whole number: databases hold no larger ones
 
 
 class RefusedError(Exception):
@@ -19,12 +21,15 @@ def parse(raw: bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        RefusedError: it is none, too large, nested too deeply, names a key twice, or holds NaN.
+        RefusedError: it is none, too large, nested too deeply, names a key twice, or holds a number that is none or
+            that a database cannot hold.
     """
     if len(raw) > BODY_MAX_BYTES:
         raise RefusedError(f"the body is larger than {BODY_MAX_BYTES} bytes")
     try:
-        value = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(
+            raw, object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=_whole, parse_float=_fraction
+        )
     except (ValueError, RecursionError):
         raise RefusedError("the body is no JSON") from None
     _check_depth(value)
@@ -32,8 +37,10 @@ def parse(raw: bytes) -> Any:
 
 
 def write(value: Any) -> bytes:
-    """Return the JSON text of a value."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    """Return the JSON text of a value; characters that a database refuses are replaced."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    # Half a pair of surrogates, and NUL: PostgreSQL would refuse the whole batch, with what others wrote.
+    return text.encode("utf-8", "replace").replace(b"\\u0000", b"\\ufffd")
 
 
 def an_object(value: Any, what: str = "the body") -> dict[str, Any]:
@@ -74,6 +81,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise RefusedError(f"the body holds {name}")
+
+
+def _whole(text: str) -> int:
+    if len(text.lstrip("-")) > _DIGITS_MAX:
+        raise RefusedError("the body holds a number that is too large")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise RefusedError("the body holds a number that is too large")
+    return number
 
 
 def _check_depth(value: Any) -> None:

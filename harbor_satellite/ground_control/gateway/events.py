@@ -10,7 +10,8 @@ import re
 from typing import Any, Final
 
 from harbor_satellite.ground_control.gateway.documents import RefusedError, a_list, an_id, an_object, only
-from harbor_satellite.ground_control.gateway.rules import Allowed, Asked, Claim, Kind, state_of
+from harbor_satellite.ground_control.gateway.rules import Allowed, Asked, Claim, Kind
+from harbor_satellite.ground_control.gateway.task_runs import task_run_of, task_state_of
 
 EVENTS_MAX: Final = 100
 """In one request."""
@@ -25,13 +26,11 @@ _KINDS: Final[dict[str, Kind]] = {
     "work-queue": "work_queue",
     "work-pool": "work_pool",
 }
-_TASK_RUN_FORBIDDEN: Final = frozenset(
-    # Prefect would believe these above what the event is about.
-    {"id", "flow_run_id", "state_id", "state", "state_type", "state_name", "cache_key", "cache_expiration"}
-)
-_WORKER_EVENTS: Final = re.compile(r"prefect\.worker\.[a-z-]+")
+_LABELS_MAX: Final = 50  # of one resource
+_INDEXED: Final = {"prefect.resource.id": 300, "prefect.resource.role": 60}  # characters
+_WORKER_EVENTS: Final = re.compile(r"prefect\.worker\.[a-z-]{1,60}")
 _ARTIFACT_EVENTS: Final = frozenset({"prefect.artifact.created", "prefect.artifact.updated"})
-_TASK_RUN_EVENTS: Final = re.compile(r"prefect\.task-run\.\w+")
+_TASK_RUN_EVENTS: Final = re.compile(r"prefect\.task-run\.\w{1,60}")
 _RUN_EVENTS: Final = frozenset({"prefect.flow-run.heartbeat"})
 """Prefect itself tells of a run's states."""
 
@@ -73,6 +72,9 @@ def _resource(value: Any) -> dict[str, str]:
     resource = an_object(value, "a resource")
     if not all(isinstance(text, str) for text in resource.values()):
         raise RefusedError("a resource has a label that is no text")
+    # Prefect writes the events of all sites down together: what its index refuses would take others' with it.
+    if len(resource) > _LABELS_MAX or any(len(resource.get(key, "")) > most for key, most in _INDEXED.items()):
+        raise RefusedError("a resource with too many labels, or too long ones")
     return resource
 
 
@@ -104,7 +106,9 @@ def _is_own_worker(name: str, asked: Asked) -> bool:
 
 
 def _task_run_payload(payload: dict[str, Any]) -> dict[str, Any]:
-    task_run = an_object(payload.get("task_run"), "the task run")
-    kept = {key: value for key, value in task_run.items() if key not in _TASK_RUN_FORBIDDEN}
     states: dict[str, Any] = {key: payload[key] for key in ("intended", "initial_state") if key in payload}
-    return {**states, "validated_state": state_of(payload.get("validated_state")), "task_run": kept}
+    return {
+        **states,
+        "validated_state": task_state_of(an_object(payload.get("validated_state"), "the state")),
+        "task_run": task_run_of(an_object(payload.get("task_run"), "the task run")),
+    }

@@ -32,8 +32,8 @@ _PAGES_MAX: Final = 60
 @dataclass(frozen=True, slots=True)
 class _Seen:
     due: Mapping[str, datetime]  # work pool: its earliest
-    until: datetime
-    is_complete: bool
+    until: datetime  # everything that is due before is in it
+    asked: datetime  # until then, but for what was too much
     began: float
     fresh_seconds: float
 
@@ -70,13 +70,13 @@ class SharedLook:
         earliest = seen.due.get(pool)
         if earliest is not None and earliest <= before:
             return True
-        return not seen.is_complete or before > seen.until
+        return before >= seen.until
 
     async def _current(self, before: datetime) -> _Seen:
         async with self._lock:  # those who come meanwhile share what the first one finds
             now = self._monotonic()
             seen = self._seen
-            if seen and now - seen.began < seen.fresh_seconds and before <= seen.until:
+            if seen and now - seen.began < seen.fresh_seconds and before <= seen.asked:
                 return seen
             if now - self._failed_at < _FAILED_SECONDS:
                 raise PrefectAwayError("the last look failed")
@@ -88,9 +88,11 @@ class SharedLook:
             return self._seen
 
     async def _look(self, began: float) -> _Seen:
-        until = self._clock() + self._horizon + _SLACK
+        began_at = self._clock()
+        until = began_at + self._horizon + _SLACK
         due: dict[str, datetime] = {}
-        is_complete = False
+        asked = until
+        runs: list[dict[str, Any]] = []
         for page in range(_PAGES_MAX):
             runs = await self._page(until, page * _STEP)
             for run in runs:
@@ -98,15 +100,19 @@ class SharedLook:
                 if isinstance(pool, str) and moment is not None:
                     due[pool] = min(moment, due.get(pool, moment))
             if len(runs) < _PAGE:
-                is_complete = True
                 break
+        else:
+            # Too much to see: what is due before the last that was seen is known all the same. So a site that asks
+            # far ahead, or whose clock is ahead, does not send all the others to Prefect.
+            until = moment if runs and (moment := _moment(runs[-1].get("next_scheduled_start_time"))) else began_at
         took = self._monotonic() - began
-        return _Seen(due, until, is_complete, began, min(_FRESH_MOST_SECONDS, max(_FRESH_SECONDS, took * _SHARE)))
+        return _Seen(due, until, asked, began, min(_FRESH_MOST_SECONDS, max(_FRESH_SECONDS, took * _SHARE)))
 
     async def _page(self, until: datetime, offset: int) -> list[dict[str, Any]]:
         scheduled = {
             "state": {"type": {"any_": ["SCHEDULED"]}},
             "next_scheduled_start_time": {"before_": until.isoformat()},
+            "deployment_id": {"is_null_": False},  # runs inside runs are in no pool, and whoever makes many hides none
         }
         body = {
             "flow_runs": scheduled,

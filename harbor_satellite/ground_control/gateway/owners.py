@@ -68,6 +68,10 @@ class Owners:
             return claim.may_be_new
         return owner in (pool, _EVERYBODY)
 
+    def recalls(self, pool: str, claim: Claim) -> bool:
+        """Tell whether Prefect need not be asked about a claim."""
+        return claim.kind == "work_pool" or self._recall(claim.kind, claim.id) in {pool, _EVERYBODY}
+
     def learn(self, kind: Kind, one: str, pool: str) -> None:
         """Keep that a pool owns something: it was just made by it, or is not known to Prefect yet."""
         self._kept[kind, one] = pool, self._monotonic() + _LIFE_SECONDS

@@ -6,10 +6,12 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from harbor_satellite.ground_control.gateway.prefect_api import Answer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from harbor_satellite.ground_control.gateway.prefect_api import Answer, PrefectApi
+    from harbor_satellite.ground_control.gateway.prefect_api import PrefectApi
 
 _T = TypeVar("_T")
 _CAPACITY: Final = 20_000  # pools
@@ -18,6 +20,9 @@ _BYTES_MAX: Final = 64 * 1024  # of a pool that is kept
 _REFRESHED_PER_MINUTE: Final = 30.0
 _HEARTBEATS_PER_MINUTE: Final = 60.0
 _OK: Final = 200
+_NOT_FOUND: Final = 404
+_ABSENT_SECONDS: Final = 5.0
+"""For which a pool is remembered to be absent: a satellite registers before the centre has made its pool."""
 
 
 class Budget:
@@ -56,6 +61,7 @@ class Pools:
         self._api = api
         self._monotonic = monotonic
         self._kept: OrderedDict[str, tuple[Answer, float]] = OrderedDict()
+        self._absent: OrderedDict[str, tuple[Answer, float]] = OrderedDict()
         self._beaten: OrderedDict[str, None] = OrderedDict()
         self._refreshes = Budget(_REFRESHED_PER_MINUTE)
         self._heartbeats = Budget(_HEARTBEATS_PER_MINUTE)
@@ -70,16 +76,17 @@ class Pools:
         kept = self._kept.get(pool)
         if kept and (now - kept[1] < _FRESH_SECONDS or not self._refreshes.take(now)):
             return kept[0]
+        absent = self._absent.get(pool)
+        if absent and now - absent[1] < _ABSENT_SECONDS:
+            return absent[0]
         answer = await self._api.call("GET", f"/work_pools/{pool}")
+        if answer.status == _NOT_FOUND:
+            _put(self._absent, pool, (Answer(_NOT_FOUND, answer.body[:_BYTES_MAX]), now))
         if answer.status == _OK and len(answer.body) <= _BYTES_MAX:
             _put(self._kept, pool, (answer, now))
         else:
             self._kept.pop(pool, None)
         return answer
-
-    def forget(self, pool: str) -> None:
-        """Ask again for a pool that was changed."""
-        self._kept.pop(pool, None)
 
     def takes_heartbeat(self, pool: str) -> bool:
         """Tell whether Prefect shall hear this heartbeat: a worker's first one before all others."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -14,8 +16,10 @@ from starlette.datastructures import Headers
 from harbor_satellite.errors import AuthenticationError
 from harbor_satellite.ground_control.callers import parse_basic
 from harbor_satellite.ground_control.context import GATEWAY_PATH
+from harbor_satellite.ground_control.credentials import check_usable, credentials_of
 from harbor_satellite.ground_control.error_answers import CHALLENGE
 from harbor_satellite.ground_control.gateway.documents import BODY_MAX_BYTES, RefusedError, write
+from harbor_satellite.ground_control.models import Satellite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +72,10 @@ def maintenance() -> Reply:
     return refusal(MAINTENANCE, "Prefect cannot be asked now", headers)
 
 
+class CallerGoneError(Exception):
+    """The caller hung up before all of the request had come."""
+
+
 class NotLetIn(Exception):  # noqa: N818  (not an error of ours)
     """The caller is not a satellite, or nobody can tell now; holds the answer."""
 
@@ -116,6 +124,20 @@ class Door:
             raise NotLetIn(maintenance()) from error
 
 
+def has_good_credential(context: Context, satellite_id: int) -> bool:
+    """Tell whether a satellite has any credential with which it would be let in; asks the database."""
+    now = context.clock()
+    with context.reading() as session:
+        satellite = session.get(Satellite, satellite_id)
+        if satellite is None:
+            return False
+        for credential in credentials_of(session, satellite):
+            with contextlib.suppress(AuthenticationError):
+                check_usable(credential, satellite, now, timedelta(0))
+                return True
+    return False
+
+
 def path_of(scope: Scope) -> str:
     """Return what a request asks for below the gateway, as it was sent; raises ``RefusedError``."""
     raw = scope.get("raw_path") or scope["path"].encode()
@@ -142,6 +164,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
     Raises:
         RefusedError: it is encoded, of another type, too large, or does not come.
+        CallerGoneError: nobody waits for the answer any more.
     """
     headers = Headers(scope=scope)
     if headers.get("content-encoding", "identity").lower() != "identity":
@@ -152,7 +175,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise RefusedError("the caller went away")
+                    raise CallerGoneError
                 body += message.get("body", b"")
                 if len(body) > BODY_MAX_BYTES:
                     raise RefusedError(f"the body is larger than {BODY_MAX_BYTES} bytes")

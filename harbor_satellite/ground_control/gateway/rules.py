@@ -6,7 +6,6 @@ the satellite's own before it is sent. What is not the satellite's in any case r
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -15,19 +14,19 @@ from harbor_satellite.ground_control.gateway.documents import RefusedError, a_li
 from harbor_satellite.state.names import SatelliteName, work_pool_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 Kind = Literal["flow_run", "task_run", "deployment", "work_queue", "work_pool", "flow", "artifact", "lease"]
 
 SITE_FLOWS: Final = frozenset({"replicate-state", "report-status", "audit-registry", "register-satellite"})
 """Flows that sites run; Prefect keeps one of each for all of them."""
 _LOGS_MAX: Final = 5000  # in one request
-_IDS_MAX: Final = 200  # that one request may name: each may cost a look at Prefect
+IDS_MAX: Final = 200  # that one request may name: each may cost a look at Prefect
 _LIMIT_MAX: Final = 200  # of one answer; Prefect's own
 
 _DETAILS: Final = frozenset(
     {"scheduled_time", "pause_timeout", "pause_reschedule", "pause_key", "refresh_cache", "retriable"}
-    | {"transition_id", "task_parameters_id", "untrackable_result", "deferred", "traceparent"}
+    | {"transition_id", "task_parameters_id", "untrackable_result", "traceparent"}
 )
 """What a site may say about a state; the rest names other runs, leases or caches, which Prefect fills in itself."""
 _STATE: Final = frozenset({"type", "name", "message", "data"})
@@ -42,6 +41,9 @@ _TASK_RUN: Final = frozenset(
 _RUN_CHANGES: Final = frozenset(
     {"name", "flow_version", "parameters", "empirical_policy", "tags", "infrastructure_pid"}
 )
+_STATE_NAME_MAX: Final = 200  # characters; it is in an index
+_KEY_WORDS: Final = ("replication", "audit")
+"""How the keys of a site's artifacts begin; the centre's own, such as ``rollout-7``, begin otherwise."""
 _LOG: Final = frozenset({"name", "level", "message", "timestamp", "flow_run_id", "task_run_id"})
 _ARTIFACT: Final = frozenset({"key", "type", "description", "data", "metadata_", "flow_run_id", "task_run_id"})
 _ARTIFACT_CHANGES: Final = frozenset({"data", "description", "metadata_"})
@@ -97,10 +99,10 @@ def own_pool(asked: Asked) -> Allowed:
 
 
 def give_template(asked: Asked) -> Allowed:
-    """Allow a worker to say what its own pool's jobs look like, as it does where nobody has; sites do not follow it."""
+    """Allow a worker to say what its own pool's jobs look like; it is not passed on, since sites do not follow it."""
     own_pool(asked)
-    template = an_object(an_object(asked.body).get("base_job_template"), "base_job_template")
-    return Allowed({"base_job_template": template})
+    an_object(an_object(asked.body).get("base_job_template"), "base_job_template")
+    return Allowed()
 
 
 def poll(asked: Asked) -> Allowed:
@@ -142,7 +144,7 @@ def set_run_state(asked: Asked) -> Allowed:
     force = body.get("force", False)
     if not isinstance(force, bool):
         raise RefusedError("force is neither true nor false")
-    return Allowed({"state": state_of(body.get("state")), "force": force}, frozenset({_in_path("flow_run", asked)}))
+    return Allowed({"state": _run_state(body.get("state")), "force": force}, frozenset({_in_path("flow_run", asked)}))
 
 
 def change_run(asked: Asked) -> Allowed:
@@ -171,6 +173,8 @@ def create_run(asked: Asked) -> Allowed:
             raise RefusedError(f"a new run says {key}")
     parent = Claim("task_run", an_id(body.get("parent_task_run_id"), "parent_task_run_id"))
     flow = Claim("flow", an_id(body.get("flow_id"), "flow_id"))
+    if body.get("state") is not None:
+        _run_state(body["state"])
     return Allowed(_with_state(only(body, _RUN), body), frozenset({parent, flow}))
 
 
@@ -196,7 +200,7 @@ def find_runs(asked: Asked) -> Allowed:
     # With "or_", naming own parents would not keep the others out.
     if runs.get("operator", "and_") != "and_":
         raise RefusedError("alternatives beside parent_flow_run_id")
-    ids = [an_id(one, "parent_flow_run_id") for one in a_list(parents, "parent_flow_run_id", _IDS_MAX)]
+    ids = [an_id(one, "parent_flow_run_id") for one in a_list(parents, "parent_flow_run_id", IDS_MAX)]
     if not ids:
         raise RefusedError("no parent named")
     runs = {**runs, "operator": "and_", "parent_flow_run_id": {"any_": ids}}
@@ -209,7 +213,7 @@ def write_logs(asked: Asked) -> Allowed:
     claims: set[Claim] = set()
     for item in items:
         claims |= _of_run(item)
-    return Allowed(items, _few(claims))
+    return Allowed(items, few(claims))
 
 
 def create_artifact(asked: Asked) -> Allowed:
@@ -218,7 +222,7 @@ def create_artifact(asked: Asked) -> Allowed:
     key = body.get("key")
     if key is not None and not is_own_key(key, asked.satellite):
         raise RefusedError("the artifact's key is not the satellite's own")
-    return Allowed(body, _few(_of_run(body)))
+    return Allowed(body, few(_of_run(body)))
 
 
 def change_artifact(asked: Asked) -> Allowed:
@@ -235,16 +239,26 @@ def renew_lease(asked: Asked) -> Allowed:
 
 
 def is_own_key(key: object, satellite: str) -> bool:
-    """Tell whether an artifact's key is one word and the satellite's name, as ``tasks/tables.py`` writes it."""
+    """Tell whether an artifact's key is one that ``tasks/tables.py`` and ``tasks/audit.py`` write for the satellite."""
     name = satellite.replace("-", "--").replace(".", "-d-").replace("_", "-u-")
-    return isinstance(key, str) and re.fullmatch(rf"[a-z]+-{re.escape(name)}", key) is not None
+    return isinstance(key, str) and key in {f"{word}-{name}" for word in _KEY_WORDS}
 
 
 def state_of(value: Any) -> dict[str, Any]:
     """Return a state without what only Prefect may say in it; raises ``RefusedError`` if it is none."""
     state = an_object(value, "the state")
     details = an_object(state.get("state_details") or {}, "state_details")
+    if len(str(state.get("name") or "")) > _STATE_NAME_MAX:
+        raise RefusedError("the state has too long a name")
     return {**only(state, _STATE), "state_details": only(details, _DETAILS)}
+
+
+def _run_state(value: Any) -> dict[str, Any]:
+    state = state_of(value)
+    # The centre schedules, and Prefect what it retries: what is due is looked through for the whole fleet.
+    if state.get("type") == "SCHEDULED":
+        raise RefusedError("a site schedules nothing")
+    return state
 
 
 def _with_state(body: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -262,7 +276,8 @@ def _of_run(item: dict[str, Any]) -> set[Claim]:
     return claims
 
 
-def _few(claims: set[Claim]) -> frozenset[Claim]:
-    if len(claims) > _IDS_MAX:
-        raise RefusedError(f"more than {_IDS_MAX} runs in one request")
+def few(claims: Collection[Claim], most: int = IDS_MAX) -> frozenset[Claim]:
+    """Return the claims, unless they are too many; raises ``RefusedError`` then."""
+    if len(claims) > most:
+        raise RefusedError(f"more than {IDS_MAX} runs in one request")
     return frozenset(claims)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _EVERY_SECONDS: Final = 30.0
+_AT_ONCE: Final = 500  # in one transaction: reports of the same satellites wait for its end
 
 
 class Seen:
@@ -57,5 +58,7 @@ class Seen:
             await self.flush()
 
     def _write(self, moments: dict[int, datetime]) -> None:
-        with self._factory.begin() as session:
-            note_seen(session, moments)
+        satellites = sorted(moments)
+        for start in range(0, len(satellites), _AT_ONCE):
+            with self._factory.begin() as session:
+                note_seen(session, {one: moments[one] for one in satellites[start : start + _AT_ONCE]})

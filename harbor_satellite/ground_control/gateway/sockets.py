@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from harbor_satellite.ground_control.gateway.documents import RefusedError, parse
 from harbor_satellite.ground_control.gateway.prefect_api import PrefectAwayError
-from harbor_satellite.ground_control.gateway.requests import NotLetIn, Reply, path_of, refusal
+from harbor_satellite.ground_control.gateway.requests import TOO_MANY, NotLetIn, Reply, path_of, refusal
+from harbor_satellite.ground_control.gateway.rules import Asked
+from harbor_satellite.state.names import satellite_name
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
+    from harbor_satellite.ground_control.credentials import SatelliteIdentity
     from harbor_satellite.ground_control.gateway.app import Gateway
-    from harbor_satellite.ground_control.gateway.rules import Asked
 
 logger = logging.getLogger(__name__)
 
 _PATH: Final = "/events/in"
 _PROTOCOL: Final = "prefect"
-_WAITING_MAX: Final = 500  # events of one site; then its socket is not read until Prefect takes them
+_WAITING_MAX: Final = 100  # events of one site; then its socket is not read until Prefect takes them
 _BATCH: Final = 50
+_FRAME_MAX_BYTES: Final = 256 * 1024
 _RETRY_SECONDS: Final = 2.0
 _LAST_SECONDS: Final = 10.0
 _AUTH_SECONDS: Final = 10.0
@@ -35,11 +38,11 @@ async def serve_socket(gateway: Gateway, scope: Scope, receive: Receive, send: S
     """Take the events of one site until it hangs up."""
     await receive()  # websocket.connect
     try:
-        caller = await gateway.let_in(scope)
+        identity = await gateway.let_in(scope)
         path = path_of(scope)
         if path != _PATH or _PROTOCOL not in scope.get("subprotocols", ()):
             gateway.counters.denied += 1
-            logger.debug("websocket denied satellite=%s", caller.satellite)
+            logger.debug("websocket denied satellite=%s", identity.name)
             await _deny(scope, send, refusal(_NOT_FOUND, "no such websocket here"))
             return
     except NotLetIn as refused:
@@ -49,11 +52,32 @@ async def serve_socket(gateway: Gateway, scope: Scope, receive: Receive, send: S
         gateway.counters.denied += 1
         await _deny(scope, send, refusal(_NOT_FOUND, "no such websocket here"))
         return
-    await send({"type": "websocket.accept", "subprotocol": _PROTOCOL})
-    if not await _greet(receive, send):
-        await send({"type": "websocket.close", "code": _POLICY, "reason": "Expected 'auth' message"})
-        return
-    await _take_events(gateway, caller, receive)
+    with gateway.socket_of(identity.name) as may_have_one_more:
+        if not may_have_one_more:
+            gateway.counters.throttled += 1
+            await _deny(scope, send, refusal(TOO_MANY, "too many websockets", {"Retry-After": "5"}))
+            return
+        await send({"type": "websocket.accept", "subprotocol": _PROTOCOL})
+        if not await _greet(receive, send):
+            await send({"type": "websocket.close", "code": _POLICY, "reason": "Expected 'auth' message"})
+            return
+        await _serve_until_shut_out(gateway, identity, receive, send)
+
+
+async def _serve_until_shut_out(gateway: Gateway, identity: SatelliteIdentity, receive: Receive, send: Send) -> None:
+    taking = asyncio.create_task(_take_events(gateway, Asked(satellite_name(identity.name), {}), receive))
+    watching = asyncio.create_task(gateway.wait_until_shut_out(identity.satellite_id))
+    try:
+        await asyncio.wait({taking, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            logger.info("websocket closed, the satellite was shut out satellite=%s", identity.name)
+            await send({"type": "websocket.close", "code": _POLICY, "reason": "no longer let in"})
+    finally:
+        for one in (taking, watching):
+            one.cancel()
+        await asyncio.wait({taking, watching})
+    if not taking.cancelled():
+        taking.result()
 
 
 async def _deny(scope: Scope, send: Send, reply: Reply) -> None:
@@ -72,7 +96,7 @@ async def _greet(receive: Receive, send: Send) -> bool:
     try:
         async with asyncio.timeout(_AUTH_SECONDS):
             message = await receive()
-        frame = parse((message.get("text") or "").encode())
+        frame = parse(_bytes_of(message))
     except (TimeoutError, RefusedError):
         return False
     if not isinstance(frame, dict) or frame.get("type") != "auth":
@@ -87,7 +111,7 @@ async def _take_events(gateway: Gateway, caller: Asked, receive: Receive) -> Non
     try:
         while (message := await receive())["type"] == "websocket.receive":
             try:
-                await waiting.put(parse((message.get("text") or "").encode()))
+                await waiting.put(parse(_bytes_of(message)))
             except RefusedError as error:
                 gateway.counters.events_dropped += 1
                 logger.warning("event dropped satellite=%s reason=%s", caller.satellite, error)
@@ -98,6 +122,14 @@ async def _take_events(gateway: Gateway, caller: Asked, receive: Receive) -> Non
         passing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await passing
+
+
+def _bytes_of(message: Message) -> bytes:
+    """Return what a frame holds; raises ``RefusedError`` if that is more than an event of Prefect's ever is."""
+    frame = (message.get("text") or "").encode()
+    if len(frame) > _FRAME_MAX_BYTES:
+        raise RefusedError(f"a frame of more than {_FRAME_MAX_BYTES} bytes")
+    return frame
 
 
 async def _pass_on(gateway: Gateway, caller: Asked, waiting: asyncio.Queue[Any]) -> None:

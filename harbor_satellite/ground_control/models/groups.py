@@ -76,6 +76,7 @@ class GroupState(Base):
     generation: Mapped[int]
     digest: Mapped[Digest]  # what satellite states pin
     content: Mapped[str] = mapped_column(Text)  # canonical JSON of the state artifact
+    projects: Mapped[Any] = mapped_column(JSON(none_as_null=True), nullable=True)  # that it names; null: to be read
     created_at: Mapped[Moment]
 
 

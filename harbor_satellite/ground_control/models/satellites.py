@@ -36,7 +36,6 @@ class Satellite(Base):
     __tablename__ = "satellites"
     __table_args__ = (
         UniqueConstraint("name"),
-        Index(None, "last_seen"),
         Index(None, "behind_since"),
         CheckConstraint("lifecycle IN ('registered', 'active', 'stale', 'revoked')", name="lifecycle"),
     )
@@ -137,7 +136,7 @@ class SatelliteReport(Base):
     """One status report; only the newest of a satellite keeps its body."""
 
     __tablename__ = "satellite_reports"
-    __table_args__ = (Index(None, "satellite_id", "id"),)
+    __table_args__ = (Index(None, "satellite_id", "id"), Index(None, "received_at"))
 
     id: Mapped[BigId]
     satellite_id: Mapped[SatelliteId]

@@ -85,3 +85,17 @@ def test_complete_listing_of_one_page_is_read_once() -> None:
         complete(client, "/things", {}, identity="name")
 
     assert listing.sizes == [100]
+
+
+@pytest.mark.parametrize(
+    ("shown", "headers"), [(5, {"X-Total-Count": "150"}), (150, {})], ids=["fewer than counted", "not counted"]
+)
+def test_complete_listing_that_cannot_be_known_to_be_whole_is_refused(shown: int, headers: dict[str, str]) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        first = (int(request.url.params["page"]) - 1) * 100
+        return httpx.Response(
+            200, json=[{"name": name} for name in range(first, min(shown, first + 100))], headers=headers
+        )
+
+    with answering(answer) as client, pytest.raises(RemoteError, match="not known to be whole"):
+        complete(client, "/things", {}, identity="name")

@@ -47,6 +47,41 @@ def fine(_registration: Registration) -> None:
     pass
 
 
+def test_renew_at_a_centre_that_knows_only_the_credential_before(store: SatelliteStore) -> None:
+    with client(lambda _: httpx.Response(200, json=NEXT)) as peer:
+        renew(peer, store, fine)
+    asked = []
+
+    def restored(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["Authorization"])
+        is_known = asked[-1] == httpx.BasicAuth("robot$shop", "old-secret")._auth_header
+        return httpx.Response(200, json={**NEXT, "password": "anew"}) if is_known else httpx.Response(401)
+
+    with client(restored) as peer:
+        renew(peer, store, fine)
+
+    assert len(asked) == 2
+    assert store.registration().auth.password.get_secret_value() == "anew"
+    assert (store.folder / "previous.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_registration_anew_forgets_the_credential_before(store: SatelliteStore) -> None:
+    store.save_renewed(registered())
+
+    store.save_registration(registered())
+
+    assert store.previous_auth() is None
+
+
+def test_is_expiring_when_it_came_is_the_clock_s_fault(store: SatelliteStore) -> None:
+    kept_at = store.registered_at()
+    assert kept_at is not None
+    ahead, right = registered(kept_at - timedelta(days=300)), registered(kept_at + timedelta(days=30))
+
+    assert not is_expiring(ahead, kept_at + timedelta(hours=1), kept_at)
+    assert is_expiring(right, kept_at + timedelta(days=29, hours=13), kept_at)
+
+
 def refuse(_registration: Registration) -> None:
     raise RemoteError("refused", status=401)
 

@@ -42,6 +42,7 @@ _COLUMNS = (
     ("credentials", "is_renewal_due"),
     ("credentials", "superseded_at"),
     ("credentials", "revoked_at"),
+    ("group_states", "projects"),
     ("groups", "config_name"),
     ("groups", "is_staged"),
     ("groups", "released_generation"),
@@ -80,6 +81,8 @@ def downgrade() -> None:
     """Drop them; what they held is lost."""
     op.drop_index("ix_group_artifacts_repository", "group_artifacts")
     op.drop_index("ix_satellites_behind_since", "satellites")
+    op.create_index("ix_satellites_last_seen", "satellites", ["last_seen"])
+    op.drop_index("ix_satellite_reports_received_at", "satellite_reports")
     op.drop_index("ix_credentials_account_name", "credentials")
     for table, column in reversed(_COLUMNS):
         op.drop_column(table, column)
@@ -284,6 +287,7 @@ def _add_columns() -> None:
     op.add_column("credentials", sa.Column("is_renewal_due", sa.Boolean, server_default=sa.false(), nullable=False))
     op.add_column("credentials", sa.Column("superseded_at", sa.DateTime(timezone=True)))
     op.add_column("credentials", sa.Column("revoked_at", sa.DateTime(timezone=True)))
+    op.add_column("group_states", sa.Column("projects", sa.JSON))
     op.add_column("groups", sa.Column("config_name", sa.String(128), server_default=sa.text("''"), nullable=False))
     op.add_column("groups", sa.Column("is_staged", sa.Boolean, server_default=sa.false(), nullable=False))
     op.add_column("groups", sa.Column("released_generation", sa.Integer))
@@ -307,5 +311,7 @@ def _add_columns() -> None:
     op.add_column("satellites", sa.Column("bytes_this_month", sa.BigInteger, server_default="0", nullable=False))
     op.add_column("satellites", sa.Column("storage_free_bytes", sa.BigInteger))
     op.add_column("satellites", sa.Column("link_bytes_per_second", sa.BigInteger))
+    op.create_index("ix_satellite_reports_received_at", "satellite_reports", ["received_at"])
+    op.drop_index("ix_satellites_last_seen", "satellites")  # every report would have to change it, and nothing asks it
     op.create_index("ix_satellites_behind_since", "satellites", ["behind_since"])
     op.create_index("ix_credentials_account_name", "credentials", ["account_name"])
