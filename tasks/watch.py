@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterEndTime,
     FlowRunFilterParentFlowRunId,
+    FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -145,7 +146,12 @@ def judge(
 
 
 def _unfinished(client: SyncPrefectClient) -> Iterator[Sequence[FlowRun]]:
-    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[_TAG]), state=_UNFINISHED)
+    wanted = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[_TAG]),
+        state=_UNFINISHED,
+        # Runs inside runs are the sites' own to make, as many as they like: they must not fill these pages.
+        parent_task_run_id=FlowRunFilterParentTaskRunId(is_null_=True),
+    )
     sort = FlowRunSort.START_TIME_ASC
     # Read before anything is ended: that would move the pages.
     pages = []

@@ -90,11 +90,11 @@ def run(count: int, seconds: float = _SECONDS, interval: float = _INTERVAL_SECON
     name = f"fleet-{count}"
     with running_postgres(is_durable=True) as postgres, centre(postgres, count) as running:
         with load(running, count, interval, interval):
-            pass
+            time.sleep(interval / 2)
+            pages = {path: running.page_seconds(path) for path in _PAGES}
         cpu, calls, started, before = running.cpu_seconds(), running.prefect_calls(), time.monotonic(), os.getloadavg()
         with load(running, count, seconds, interval) as figures:
-            time.sleep(seconds / 4)
-            pages = {path: running.page_seconds(path) for path in _PAGES}
+            pass
         wall = time.monotonic() - started
         cpu, calls, rss = running.cpu_seconds() - cpu, running.prefect_calls() - calls, running.rss_bytes()
         used = running.cpu_seconds()
