@@ -134,7 +134,7 @@ def _update_many() -> ReturningUpdate[Any]:
         .with_for_update(key_share=True)
         .cte("locked")
     )
-    return _update(given.c, _SATELLITES.c.id == locked.c.id)
+    return _update({name: given.c[name] for name in types}, _SATELLITES.c.id == locked.c.id)
 
 
 # Built once, and not by way of the ORM.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.concurrency import run_in_threadpool
 
+from harbor_satellite.ground_control.database import commit_soon
 from harbor_satellite.ground_control.idle_reports import note_nothing_new
 
 if TYPE_CHECKING:
@@ -84,4 +85,5 @@ class ReportQueue:
 
     def _write_now(self, reports: list[CheckedReport]) -> dict[int, bool]:
         with self._factory.begin() as session:
+            commit_soon(session)  # that a site is as it was, it says again at its next report
             return note_nothing_new(session, reports)

@@ -13,9 +13,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.benchmarks.fleet_seed import report_body, satellite_name, secret_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TIMEOUT_SECONDS: Final = 30.0
 
@@ -55,29 +59,32 @@ class Fleet:
         self.reports, self.polls = Tally(), Tally()
 
     async def run(self) -> None:
-        """Let every site call in its own time until the end."""
+        """Let every site call in its own time until the end; its polls come half an interval beside its reports."""
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for number in range(self.count):
-                group.create_task(self._site(number, started))
+                share = number / self.count
+                user = f"robot$satellite-{satellite_name(number)}:{secret_of(number)}"
+                basic = "Basic " + base64.b64encode(user.encode()).decode()
+                if "report" in self.kinds:
+                    report = partial(_report_request, number, basic, is_news=self.is_news)
+                    group.create_task(self._calls(started, share, self.reports, report))
+                if "poll" in self.kinds:
+                    poll = partial(_poll_request, number, basic)
+                    group.create_task(self._calls(started, (share + 0.5) % 1, self.polls, poll))
 
-    async def _site(self, number: int, started: float) -> None:
-        user = f"robot$satellite-{satellite_name(number)}:{secret_of(number)}"
-        basic = "Basic " + base64.b64encode(user.encode()).decode()
-        due = started + self.interval * number / self.count
+    async def _calls(self, started: float, share: float, tally: Tally, request: Callable[[], bytes]) -> None:
+        due = started + self.interval * share
         while due - started < self.seconds:
-            if "report" in self.kinds:
-                await self._at(due, self.reports, _report_request(number, basic, is_news=self.is_news))
-            if "poll" in self.kinds:
-                await self._at(due + self.interval / 2, self.polls, _poll_request(number, user))
+            await self._at(due, tally, request)
             due += self.interval
 
-    async def _at(self, due: float, tally: Tally, request: bytes) -> None:
+    async def _at(self, due: float, tally: Tally, request: Callable[[], bytes]) -> None:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         error = ""
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                status = await self._call(request)
+                status = await self._call(request())
             error = "" if status in {200, 201} else str(status)
         except (OSError, TimeoutError, ValueError) as problem:
             error = type(problem).__name__
@@ -100,10 +107,9 @@ def _report_request(number: int, basic: str, *, is_news: bool) -> bytes:
     return _request("/satellites/sync", {"Authorization": basic}, body)
 
 
-def _poll_request(number: int, user: str) -> bytes:
+def _poll_request(number: int, basic: str) -> bytes:
     path = f"/prefect/api/work_pools/satellite-{satellite_name(number)}/get_scheduled_flow_runs"
-    token = base64.b64encode(user.encode()).decode()
-    return _request(path, {"Authorization": f"Basic {token}"}, {"scheduled_before": datetime.now(UTC).isoformat()})
+    return _request(path, {"Authorization": basic}, {"scheduled_before": datetime.now(UTC).isoformat()})
 
 
 def _request(path: str, headers: dict[str, str], body: dict[str, Any]) -> bytes:

@@ -79,11 +79,12 @@ def test_queue_reports_without_news_are_all_written(sites: Sites) -> None:
 
 def test_queue_reports_of_a_moment_share_a_transaction(sites: Sites) -> None:
     commits: list[object] = []
-    event.listen(sites.factory, "after_commit", commits.append)
+    note = commits.append
+    event.listen(sites.factory, "after_commit", note)
 
     answers_of(sites.factory, [sites.report(number) for number in range(COUNT)])
 
-    event.remove(sites.factory, "after_commit", commits.append)
+    event.remove(sites.factory, "after_commit", note)
     assert len(commits) == 1
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from harbor_satellite.ground_control.database import commit_soon
 from harbor_satellite.ground_control.identities import note_seen
 
 if TYPE_CHECKING:
@@ -61,4 +62,5 @@ class Seen:
         satellites = sorted(moments)
         for start in range(0, len(satellites), _AT_ONCE):
             with self._factory.begin() as session:
+                commit_soon(session)
                 note_seen(session, {one: moments[one] for one in satellites[start : start + _AT_ONCE]})
