@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
-from harbor_satellite.ground_control.app import create_app
-from harbor_satellite.ground_control.audit_log import write_audit_lines_to
-from harbor_satellite.ground_control.context import AppOptions
+from harbor_satellite.ground_control.api.app import create_app
+from harbor_satellite.ground_control.api.context import AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
-from harbor_satellite.ground_control.source_factory import open_source
-from harbor_satellite.ground_control.users import ensure_first_user
+from harbor_satellite.ground_control.people.audit_log import write_audit_lines_to
+from harbor_satellite.ground_control.people.users import ensure_first_user
+from harbor_satellite.ground_control.satellites.source_factory import open_source
 from harbor_satellite.processes import Child, check_port_is_free
 from harbor_satellite.project import project_dir
 from harbor_satellite.registry.cosign import Cosign

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, reading
-from harbor_satellite.ground_control.rotation import renewal_before
-from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
-from harbor_satellite.ground_control.source_factory import open_source
+from harbor_satellite.ground_control.groups.signing import SigningPusher, StateSigner
+from harbor_satellite.ground_control.satellites.rotation import renewal_before
+from harbor_satellite.ground_control.satellites.source_factory import open_source
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.cosign import Cosign, RegistryAccess
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.signing import Pusher
-    from harbor_satellite.ground_control.sources import Source
+    from harbor_satellite.ground_control.groups.signing import Pusher
+    from harbor_satellite.ground_control.satellites.sources import Source
 
 
 class Centre:

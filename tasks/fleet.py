@@ -27,7 +27,7 @@ from tasks.policy import remote_task
 if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from harbor_satellite.ground_control.provisioning import WantedDeployment
+    from harbor_satellite.ground_control.satellites.provisioning import WantedDeployment
 
 _TIMEOUT_SECONDS = 600.0
 _PAGE = 200

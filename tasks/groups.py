@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import ConflictError, NotFoundError, RemoteError
-from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.publishing import (
+from harbor_satellite.ground_control.groups import group_states
+from harbor_satellite.ground_control.groups.publishing import (
     drop_generation,
     is_group_lost,
     look_up_group,
     publish_group,
     shown_generation,
 )
-from harbor_satellite.ground_control.unresolved import record_unresolved
+from harbor_satellite.ground_control.groups.unresolved import record_unresolved
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import (
     group_state_repository,
@@ -24,8 +24,8 @@ from harbor_satellite.state.names import (
 from tasks.policy import remote_task
 
 if TYPE_CHECKING:
-    from harbor_satellite.ground_control.group_states import GroupSpec
-    from harbor_satellite.ground_control.publishing import ResolvedGroup
+    from harbor_satellite.ground_control.groups.group_states import GroupSpec
+    from harbor_satellite.ground_control.groups.publishing import ResolvedGroup
     from harbor_satellite.state.artifact import StateArtifact
     from tasks.centre import Centre
 

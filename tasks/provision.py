@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError, RemoteError
-from harbor_satellite.ground_control import credentials, provisioning, retirement, rotation
-from harbor_satellite.ground_control.audit_log import flow_actor
+from harbor_satellite.ground_control.people.audit_log import flow_actor
+from harbor_satellite.ground_control.satellites import credentials, provisioning, retirement, rotation
 from harbor_satellite.harbor.projects import project_exists
 from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.state.names import satellite_name, satellite_state_repository
 from tasks.policy import local_task, remote_task
 
 if TYPE_CHECKING:
-    from harbor_satellite.ground_control.provisioning import WantedDeployment
+    from harbor_satellite.ground_control.satellites.provisioning import WantedDeployment
     from tasks.centre import Centre
 
 _TIMEOUT_SECONDS = 600.0

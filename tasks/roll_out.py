@@ -8,12 +8,12 @@ from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import NotFoundError
-from harbor_satellite.ground_control import rollout_steps, rollout_view
+from harbor_satellite.ground_control.rollouts import rollout_steps, rollout_view
 from harbor_satellite.satellite.replication import utc_now
 from tasks.policy import remote_task
 
 if TYPE_CHECKING:
-    from harbor_satellite.ground_control.rollout_steps import StepResult
+    from harbor_satellite.ground_control.rollouts.rollout_steps import StepResult
     from tasks.centre import Centre
 
 _TIMEOUT_SECONDS = 600.0

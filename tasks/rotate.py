@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
-from harbor_satellite.ground_control import rotation
-from harbor_satellite.ground_control.audit_log import flow_actor
+from harbor_satellite.ground_control.people.audit_log import flow_actor
+from harbor_satellite.ground_control.satellites import rotation
 from harbor_satellite.satellite.replication import utc_now
 from tasks.policy import local_task, remote_task
 
 if TYPE_CHECKING:
-    from harbor_satellite.ground_control.rotation import Deletions, WaitingCredential
+    from harbor_satellite.ground_control.satellites.rotation import Deletions, WaitingCredential
     from tasks.centre import Centre
 
 _TIMEOUT_SECONDS = 1800.0

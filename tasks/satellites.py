@@ -9,8 +9,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError
-from harbor_satellite.ground_control import credentials, satellite_states
-from harbor_satellite.ground_control.satellite_publishing import (
+from harbor_satellite.ground_control.satellites import credentials, satellite_states
+from harbor_satellite.ground_control.satellites.satellite_publishing import (
     due_satellites,
     for_each,
     is_satellite_lost,
@@ -25,8 +25,8 @@ from tasks.provision import find_ungranted
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from harbor_satellite.ground_control.satellite_states import SatelliteDeployment
-    from harbor_satellite.ground_control.signing import Pusher
+    from harbor_satellite.ground_control.groups.signing import Pusher
+    from harbor_satellite.ground_control.satellites.satellite_states import SatelliteDeployment
     from harbor_satellite.registry.client import HttpRegistry
     from tasks.centre import Centre
 

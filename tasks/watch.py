@@ -32,8 +32,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Crashed
 
 from deployments.edge import SATELLITE_TAG
-from harbor_satellite.ground_control import watching
-from harbor_satellite.ground_control.watching import RunFacts, verdict
+from harbor_satellite.ground_control.fleet import watching
+from harbor_satellite.ground_control.fleet.watching import RunFacts, verdict
 from harbor_satellite.satellite.replication import utc_now
 from tasks.policy import remote_task
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun, State
 
-    from harbor_satellite.ground_control.watching import SiteSigns, Verdict
+    from harbor_satellite.ground_control.fleet.watching import SiteSigns, Verdict
     from tasks.centre import Centre
 
 _LOG: Final = logging.getLogger(__name__)

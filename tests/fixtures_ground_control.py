@@ -14,12 +14,12 @@ import pytest
 import uvicorn
 from pydantic import SecretStr
 
-from harbor_satellite.ground_control import users
-from harbor_satellite.ground_control.app import AppOptions, create_app
-from harbor_satellite.ground_control.audit_budget import RefusalBudget
+from harbor_satellite.ground_control.api.app import AppOptions, create_app
 from harbor_satellite.ground_control.database import SessionFactory, make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.models import Base, User
-from harbor_satellite.ground_control.sources import HarborSource, OciSource, Source
+from harbor_satellite.ground_control.people import users
+from harbor_satellite.ground_control.people.audit_budget import RefusalBudget
+from harbor_satellite.ground_control.satellites.sources import HarborSource, OciSource, Source
 from harbor_satellite.harbor.client import HarborClient
 from tests.fakes.harbor import FakeHarbor
 from tests.fakes.harbor_accounts import ADMIN
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from harbor_satellite.ground_control.context import Context
+    from harbor_satellite.ground_control.api.context import Context
 
 ADMIN_PASSWORD = "Ground-Control-1"
 SOURCE_URL = "http://source.test:5000"

@@ -23,8 +23,8 @@ def create_admin(
     The password is asked for, or read from standard input: one line.
     """
     # Half a second of imports.
-    from harbor_satellite.ground_control.console import set_up_person  # noqa: PLC0415
     from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate  # noqa: PLC0415
+    from harbor_satellite.ground_control.people.console import set_up_person  # noqa: PLC0415
 
     settings = GroundControlSettings()
     password = _read_password()

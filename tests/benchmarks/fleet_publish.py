@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import insert, update
 
-from harbor_satellite.ground_control import group_states, publishing, satellite_publishing
 from harbor_satellite.ground_control.database import make_engine, make_session_factory
+from harbor_satellite.ground_control.groups import group_states, publishing
 from harbor_satellite.ground_control.models import Group, GroupArtifact, GroupState
+from harbor_satellite.ground_control.satellites import satellite_publishing
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.state_store import StatePusher

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import SecretStr
 from sqlalchemy import insert, select, text
 
-from harbor_satellite.ground_control import users
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
+from harbor_satellite.ground_control.fleet.report_values import fingerprint_of
 from harbor_satellite.ground_control.models import (
     AppliedGroupRow,
     Credential,
@@ -23,7 +23,7 @@ from harbor_satellite.ground_control.models import (
     SatelliteStateHistory,
     User,
 )
-from harbor_satellite.ground_control.report_values import fingerprint_of
+from harbor_satellite.ground_control.people import users
 from harbor_satellite.ground_control.tokens import hash_token
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.wire import StatusReport

@@ -10,9 +10,9 @@ from typing import Final
 
 import uvicorn
 
-from harbor_satellite.ground_control.app import AppOptions, create_app
+from harbor_satellite.ground_control.api.app import AppOptions, create_app
 from harbor_satellite.ground_control.database import make_engine, make_session_factory
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.satellites.sources import OciSource
 
 _HEAD_END: Final = b"\r\n\r\n"
 

@@ -11,10 +11,10 @@ from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 
 from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
-from harbor_satellite.ground_control import users
-from harbor_satellite.ground_control.context import AppOptions
+from harbor_satellite.ground_control.api.context import AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.people import users
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.server import create_registry_app
 from harbor_satellite.satellite.store import SatelliteStore

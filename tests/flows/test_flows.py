@@ -19,7 +19,7 @@ from harbor_satellite.demo.images import layer
 from harbor_satellite.edge_worker import EdgeWorker
 from harbor_satellite.errors import AuthenticationError, NotFoundError, RemoteError
 from harbor_satellite.ground_control.models import Credential
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.registry.state_pull import pull_state
 from harbor_satellite.state.artifact import parse_state_artifact
 from harbor_satellite.state.satellite_state import parse_satellite_state

@@ -8,8 +8,8 @@ from prefect.logging import disable_run_logger
 
 from flows.publish_state import publish_state
 from flows.roll_out import roll_out
-from harbor_satellite.ground_control import rollout_steps
 from harbor_satellite.ground_control.models import Satellite
+from harbor_satellite.ground_control.rollouts import rollout_steps
 from harbor_satellite.registry.state_pull import pull_state
 from harbor_satellite.state.satellite_state import parse_satellite_state
 from tasks.centre import open_centre

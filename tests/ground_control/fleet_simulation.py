@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, insert, select, update
 
-from harbor_satellite.ground_control import group_states, groups, satellite_publishing
+from harbor_satellite.ground_control.groups import group_states, groups
 from harbor_satellite.ground_control.models import AppliedGroupRow, Group, GroupState, Satellite, SatelliteGroup
+from harbor_satellite.ground_control.satellites import satellite_publishing
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import group_name

@@ -10,10 +10,10 @@ import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.errors import RemoteError
-from harbor_satellite.ground_control import users
-from harbor_satellite.ground_control.app import AppOptions, create_app
+from harbor_satellite.ground_control.api.app import AppOptions, create_app
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.people import users
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from tests.fixtures_ground_control import SOURCE_URL, running_ground_control, serve
 
 if TYPE_CHECKING:

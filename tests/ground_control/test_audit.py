@@ -12,11 +12,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from harbor_satellite.ground_control import audit_log, audit_view
-from harbor_satellite.ground_control.audit_budget import Overflow, RefusalBudget
-from harbor_satellite.ground_control.audit_log import AUDIT_LOGGER, Actor, write_audit_lines_to
-from harbor_satellite.ground_control.audit_redaction import redacted
 from harbor_satellite.ground_control.models import AuditEvent
+from harbor_satellite.ground_control.people import audit_log, audit_view
+from harbor_satellite.ground_control.people.audit_budget import Overflow, RefusalBudget
+from harbor_satellite.ground_control.people.audit_log import AUDIT_LOGGER, Actor, write_audit_lines_to
+from harbor_satellite.ground_control.people.audit_redaction import redacted
 from tests.fixtures_ground_control import ADMIN_PASSWORD
 
 if TYPE_CHECKING:

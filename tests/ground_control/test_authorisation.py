@@ -11,10 +11,11 @@ from argon2 import PasswordHasher
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
-from harbor_satellite.ground_control import callers, passwords, site_callers
-from harbor_satellite.ground_control.app import AppOptions, create_app
+from harbor_satellite.ground_control.api import callers, site_callers
+from harbor_satellite.ground_control.api.app import AppOptions, create_app
 from harbor_satellite.ground_control.database import make_engine, make_session_factory
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.people import passwords
+from harbor_satellite.ground_control.satellites.sources import OciSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

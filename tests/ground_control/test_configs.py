@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, select
 
-from harbor_satellite.ground_control import configs
 from harbor_satellite.ground_control.models import AuditEvent, OutboxEvent, Satellite
+from harbor_satellite.ground_control.satellites import configs
 from harbor_satellite.state.config import SatelliteConfig
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 
 from harbor_satellite.errors import RemoteError
-from harbor_satellite.ground_control import accounts, credentials, models
+from harbor_satellite.ground_control import models
 from harbor_satellite.ground_control.models import Credential
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.satellites import accounts, credentials
+from harbor_satellite.ground_control.satellites.sources import OciSource
 
 if TYPE_CHECKING:
     import httpx

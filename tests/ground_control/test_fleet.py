@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import func, select
 
 from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError, RemoteError
-from harbor_satellite.ground_control import credentials, group_states, groups, satellite_states, satellites
+from harbor_satellite.ground_control.groups import group_states, groups
 from harbor_satellite.ground_control.models import GroupState, SatelliteStateHistory
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.satellites import credentials, satellite_states, satellites
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import group_name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, select
 
-from harbor_satellite.ground_control import groups, satellite_states
+from harbor_satellite.ground_control.groups import groups
 from harbor_satellite.ground_control.models import (
     AuditEvent,
     GenerationPin,
@@ -18,6 +18,7 @@ from harbor_satellite.ground_control.models import (
     SatelliteGroup,
     UnresolvedArtifact,
 )
+from harbor_satellite.ground_control.satellites import satellite_states
 from harbor_satellite.oci.digest import Digest
 
 if TYPE_CHECKING:

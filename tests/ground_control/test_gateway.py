@@ -12,11 +12,11 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.ground_control.context import GATEWAY_PATH, AppOptions, Context
+from harbor_satellite.ground_control.api.context import GATEWAY_PATH, AppOptions, Context
 from harbor_satellite.ground_control.gateway.app import Gateway
-from harbor_satellite.ground_control.identities import bump
 from harbor_satellite.ground_control.models import Credential, Satellite
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.satellites.revisions import bump
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.ground_control.tokens import hash_token
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from harbor_satellite.ground_control.context import GATEWAY_PATH
-from harbor_satellite.ground_control.identities import bump
+from harbor_satellite.ground_control.api.context import GATEWAY_PATH
 from harbor_satellite.ground_control.models import Credential
+from harbor_satellite.ground_control.satellites.revisions import bump
 from tests.ground_control.test_gateway import AUTH, FOREIGN_TASK, MINE, RUN, TASK, World, task_event
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import select, update
 
-from harbor_satellite.ground_control import credentials, group_states, provisioning
+from harbor_satellite.ground_control.groups import group_states
 from harbor_satellite.ground_control.models import Credential, Group, GroupState, Satellite
+from harbor_satellite.ground_control.satellites import credentials, provisioning
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.artifact import StateArtifact, StateEntry, state_artifact_json
 from harbor_satellite.state.names import group_name

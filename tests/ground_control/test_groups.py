@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
-from harbor_satellite.ground_control import group_states, groups
+from harbor_satellite.ground_control.groups import group_states, groups
 from harbor_satellite.ground_control.models import (
     AuditEvent,
     GenerationPin,

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.ground_control.app import AppOptions
-from harbor_satellite.ground_control.hooks import parse_event
+from harbor_satellite.ground_control.api.app import AppOptions
+from harbor_satellite.ground_control.groups.hooks import parse_event
 from harbor_satellite.ground_control.models import OutboxEvent, Webhook
 from tests.fixtures_ground_control import SOURCE_URL, running_ground_control
 

@@ -10,8 +10,9 @@ from pydantic import SecretStr
 from sqlalchemy import delete, event, update
 
 from harbor_satellite.errors import AuthenticationError
-from harbor_satellite.ground_control.identities import Identities, bump, note_seen
 from harbor_satellite.ground_control.models import Credential, Satellite
+from harbor_satellite.ground_control.satellites.identities import Identities, note_seen
+from harbor_satellite.ground_control.satellites.revisions import bump
 from tests.ground_control.test_gateway import enroll
 
 if TYPE_CHECKING:

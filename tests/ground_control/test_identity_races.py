@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from harbor_satellite.errors import HarborSatelliteError
-from harbor_satellite.ground_control import credentials, retirement, rotation
-from harbor_satellite.ground_control.audit_log import flow_actor
+from harbor_satellite.ground_control.api.throttle import RateLimits, TokenBuckets
 from harbor_satellite.ground_control.models import Credential
-from harbor_satellite.ground_control.throttle import RateLimits, TokenBuckets
+from harbor_satellite.ground_control.people.audit_log import flow_actor
+from harbor_satellite.ground_control.satellites import credentials, retirement, rotation
 
 if TYPE_CHECKING:
     from tests.fixtures_ground_control import GroundControl, HarborParts

@@ -19,12 +19,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from harbor_satellite.ground_control import api_tokens, users
-from harbor_satellite.ground_control.app import AppOptions, create_app
+from harbor_satellite.ground_control.api.app import AppOptions, create_app
+from harbor_satellite.ground_control.api.openapi_examples import EXAMPLES
+from harbor_satellite.ground_control.api.throttle import RateLimits, TokenBuckets
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
-from harbor_satellite.ground_control.openapi_examples import EXAMPLES
-from harbor_satellite.ground_control.sources import OciSource
-from harbor_satellite.ground_control.throttle import RateLimits, TokenBuckets
+from harbor_satellite.ground_control.people import api_tokens, users
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from tests.fixtures_ground_control import ADMIN_PASSWORD, SOURCE_URL, serve
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from harbor_satellite.ground_control import outbox
-from harbor_satellite.ground_control.app import AppOptions
+from harbor_satellite.ground_control.api.app import AppOptions
 from harbor_satellite.ground_control.dispatcher import OutboxDispatcher
 from harbor_satellite.ground_control.models import OutboxEvent
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from tests.fixtures_ground_control import SOURCE_URL, running_ground_control, serve
 
 if TYPE_CHECKING:

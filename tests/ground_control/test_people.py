@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from harbor_satellite.errors import AuthenticationError, ConflictError, InvalidInputError, NotFoundError
-from harbor_satellite.ground_control import api_tokens, logins, passwords, users
-from harbor_satellite.ground_control.console import set_up_person
 from harbor_satellite.ground_control.models import AuditEvent, User, UserSession
+from harbor_satellite.ground_control.people import api_tokens, logins, passwords, users
+from harbor_satellite.ground_control.people.console import set_up_person
 from tests.fixtures_ground_control import ADMIN_PASSWORD
 
 if TYPE_CHECKING:

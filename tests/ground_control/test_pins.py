@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import select, update
 
 from harbor_satellite.errors import ConflictError, NotFoundError
-from harbor_satellite.ground_control import group_changes, group_states, groups, pins, rollouts
+from harbor_satellite.ground_control.groups import group_changes, group_states, groups
 from harbor_satellite.ground_control.models import GenerationPin, Group, Satellite
-from harbor_satellite.ground_control.rollout_plan import Wave
+from harbor_satellite.ground_control.rollouts import pins, rollouts
+from harbor_satellite.ground_control.rollouts.rollout_plan import Wave
 from tests.ground_control.fleet_simulation import NOW, Fleet
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from harbor_satellite.demo import images
 from harbor_satellite.errors import ConflictError, InvalidInputError, SignatureError
-from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.groups import group_entry, show_group, sync_group
-from harbor_satellite.ground_control.publishing import (
+from harbor_satellite.ground_control.groups import group_states
+from harbor_satellite.ground_control.groups.groups import group_entry, show_group, sync_group
+from harbor_satellite.ground_control.groups.publishing import (
     ResolvedGroup,
     drop_generation,
     is_group_lost,
@@ -22,7 +22,7 @@ from harbor_satellite.ground_control.publishing import (
     resolve_group,
     shown_generation,
 )
-from harbor_satellite.ground_control.signing import SigningPusher, StateSigner
+from harbor_satellite.ground_control.groups.signing import SigningPusher, StateSigner
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.cosign import RegistryAccess
 from harbor_satellite.registry.layout import LayoutRegistry
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.group_states import GroupSpec
-    from harbor_satellite.ground_control.signing import Pusher
+    from harbor_satellite.ground_control.groups.group_states import GroupSpec
+    from harbor_satellite.ground_control.groups.signing import Pusher
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RESOLVED = ResolvedGroup((StateEntry("acme/app", ("v1",), Digest.of(b"one"), referrers=()),), ())

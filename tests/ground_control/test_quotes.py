@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, select, update
 
-from harbor_satellite.ground_control import quotes
 from harbor_satellite.ground_control.models import AppliedGroupRow, AuditEvent, Satellite, SatelliteConfig
-from harbor_satellite.ground_control.rollout_plan import Wave
-from harbor_satellite.ground_control.rollouts import RolloutPlan
+from harbor_satellite.ground_control.rollouts import quotes
+from harbor_satellite.ground_control.rollouts.rollout_plan import Wave
+from harbor_satellite.ground_control.rollouts.rollouts import RolloutPlan
 from tests.ground_control.fleet_simulation import MEBIBYTE, NOW, Fleet
 
 if TYPE_CHECKING:
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.quotes import Quote, SiteQuote
+    from harbor_satellite.ground_control.rollouts.quotes import Quote, SiteQuote
     from tests.fixtures_ground_control import GroundControl
 
 

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import event, func, select, update
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.ground_control import reports, satellite_states
-from harbor_satellite.ground_control.credentials import SatelliteIdentity
+from harbor_satellite.ground_control.fleet import reports
+from harbor_satellite.ground_control.fleet.report_values import is_late
 from harbor_satellite.ground_control.models import AppliedGroupRow, Credential, Satellite, SatelliteReport
-from harbor_satellite.ground_control.report_values import is_late
+from harbor_satellite.ground_control.satellites import satellite_states
+from harbor_satellite.ground_control.satellites.credentials import SatelliteIdentity
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.wire import StatusReport
 

@@ -10,16 +10,16 @@ import pytest
 from sqlalchemy import event, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from harbor_satellite.ground_control import reports
-from harbor_satellite.ground_control.credentials import SatelliteIdentity
-from harbor_satellite.ground_control.idle_reports import checked_report
+from harbor_satellite.ground_control.api.report_queue import ReportQueue
+from harbor_satellite.ground_control.fleet import reports
+from harbor_satellite.ground_control.fleet.idle_reports import checked_report
 from harbor_satellite.ground_control.models import Credential, Satellite
-from harbor_satellite.ground_control.report_queue import ReportQueue
+from harbor_satellite.ground_control.satellites.credentials import SatelliteIdentity
 from harbor_satellite.state.wire import StatusReport
 
 if TYPE_CHECKING:
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.idle_reports import CheckedReport
+    from harbor_satellite.ground_control.fleet.idle_reports import CheckedReport
 
 NOW = datetime(2026, 11, 22, 20, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from harbor_satellite.ground_control import satellite_states
 from harbor_satellite.ground_control.models import SatelliteReport
+from harbor_satellite.ground_control.satellites import satellite_states
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.state.wire import LIST_MAX_LENGTH
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from harbor_satellite.ground_control import models, retirement
+from harbor_satellite.ground_control import models
+from harbor_satellite.ground_control.satellites import retirement
 
 if TYPE_CHECKING:
     from tests.fixtures_ground_control import GroundControl, HarborParts

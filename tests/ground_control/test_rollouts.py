@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import delete, event, func, select, update
 
 from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError
-from harbor_satellite.ground_control import groups, pins, rollout_steps, rollout_view, rollouts
+from harbor_satellite.ground_control.groups import groups
 from harbor_satellite.ground_control.models import (
     AppliedGroupRow,
     AuditEvent,
@@ -27,13 +27,14 @@ from harbor_satellite.ground_control.models import (
     SatelliteGroup,
     SatelliteLabel,
 )
-from harbor_satellite.ground_control.rollout_plan import Member, Wave, assign, checked_waves
-from harbor_satellite.ground_control.rollouts import RolloutPlan
+from harbor_satellite.ground_control.rollouts import pins, rollout_steps, rollout_view, rollouts
+from harbor_satellite.ground_control.rollouts.rollout_plan import Member, Wave, assign, checked_waves
+from harbor_satellite.ground_control.rollouts.rollouts import RolloutPlan
 from tests.ground_control.fleet_simulation import Fleet
 
 if TYPE_CHECKING:
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.rollout_steps import StepResult
+    from harbor_satellite.ground_control.rollouts.rollout_steps import StepResult
 
 CANARY_THEN_ALL = (Wave("canary", percent=10, soak_seconds=600), Wave("half", percent=50))
 

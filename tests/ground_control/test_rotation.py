@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import select
 
 from harbor_satellite.errors import RemoteError
-from harbor_satellite.ground_control import provisioning, rotation
-from harbor_satellite.ground_control.audit_log import flow_actor
 from harbor_satellite.ground_control.models import AuditEvent, Credential
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.people.audit_log import flow_actor
+from harbor_satellite.ground_control.satellites import provisioning, rotation
+from harbor_satellite.ground_control.satellites.sources import OciSource
 
 if TYPE_CHECKING:
-    from harbor_satellite.ground_control.rotation import Deletions, WaitingCredential
+    from harbor_satellite.ground_control.satellites.rotation import Deletions, WaitingCredential
     from tests.fixtures_ground_control import GroundControl
 
 ACTOR = flow_actor("rotate-credentials")

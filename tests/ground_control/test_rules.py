@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.ground_control.app import AppOptions
-from harbor_satellite.ground_control.harbor_rules import remove_rule
+from harbor_satellite.ground_control.api.app import AppOptions
+from harbor_satellite.ground_control.groups.harbor_rules import remove_rule
 from harbor_satellite.ground_control.models import GroupRule, OutboxEvent
 from tests.fixtures_ground_control import SOURCE_URL, running_ground_control
 

@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import event, select, update
 
 from harbor_satellite.errors import NotFoundError, RemoteError
-from harbor_satellite.ground_control import groups, satellite_publishing
+from harbor_satellite.ground_control.groups import groups
 from harbor_satellite.ground_control.models import Group, Satellite, SatelliteConfig
+from harbor_satellite.ground_control.satellites import satellite_publishing
 from harbor_satellite.oci.descriptor import Descriptor
 from harbor_satellite.oci.digest import Digest
 from tests.ground_control.fleet_simulation import NOW, REGISTRY, Fleet

@@ -13,12 +13,12 @@ from pydantic import SecretStr
 
 from harbor_satellite.demo import images
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.ground_control import group_states
-from harbor_satellite.ground_control.globs import parse_glob
-from harbor_satellite.ground_control.group_entries import group_entry, merge_ways
-from harbor_satellite.ground_control.publishing import publish_group, resolve_group
-from harbor_satellite.ground_control.selection import Evaluation
-from harbor_satellite.ground_control.selectors import Candidate, make_selector, select
+from harbor_satellite.ground_control.groups import group_states
+from harbor_satellite.ground_control.groups.globs import parse_glob
+from harbor_satellite.ground_control.groups.group_entries import group_entry, merge_ways
+from harbor_satellite.ground_control.groups.publishing import publish_group, resolve_group
+from harbor_satellite.ground_control.groups.selection import Evaluation
+from harbor_satellite.ground_control.groups.selectors import Candidate, make_selector, select
 from harbor_satellite.harbor.client import HarborClient
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.oci.platform import Platform

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import func, select
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.ground_control import rule_members
+from harbor_satellite.ground_control.groups import rule_members
+from harbor_satellite.ground_control.groups.sink_paths import SinkPath, parse_sink_path
 from harbor_satellite.ground_control.models import AuditEvent, OutboxEvent, RuleMember
-from harbor_satellite.ground_control.sink_paths import SinkPath, parse_sink_path
 from harbor_satellite.oci import media_types
 from harbor_satellite.oci.digest import Digest
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.errors import ConflictError, InvalidInputError, RemoteError
-from harbor_satellite.ground_control.sources import HarborSource, OciSource
+from harbor_satellite.ground_control.satellites.sources import HarborSource, OciSource
 from harbor_satellite.harbor.client import HarborClient
 from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator
 from tests.fakes.harbor_accounts import ADMIN

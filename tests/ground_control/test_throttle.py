@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
+from harbor_satellite.ground_control.api.throttle import KnownCallers, RateLimits, TokenBuckets
 from harbor_satellite.ground_control.models import Credential, Satellite
-from harbor_satellite.ground_control.throttle import KnownCallers, RateLimits, TokenBuckets
 from harbor_satellite.ground_control.tokens import hash_token
 from tests.fixtures_ground_control import ADMIN_PASSWORD
 

@@ -9,17 +9,18 @@ import pytest
 from sqlalchemy import func, select
 
 from harbor_satellite.errors import ConflictError, NotFoundError
-from harbor_satellite.ground_control import group_states, satellite_states
-from harbor_satellite.ground_control.groups import delete_group, group_entry, show_group, sync_group
-from harbor_satellite.ground_control.models import UnresolvedArtifact
-from harbor_satellite.ground_control.publishing import resolve_group
-from harbor_satellite.ground_control.unresolved import (
+from harbor_satellite.ground_control.groups import group_states
+from harbor_satellite.ground_control.groups.groups import delete_group, group_entry, show_group, sync_group
+from harbor_satellite.ground_control.groups.publishing import resolve_group
+from harbor_satellite.ground_control.groups.unresolved import (
     KEPT_UNRESOLVED,
     Unresolved,
     count_unresolved,
     record_unresolved,
     unresolved_of_group,
 )
+from harbor_satellite.ground_control.models import UnresolvedArtifact
+from harbor_satellite.ground_control.satellites import satellite_states
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.layout import LayoutRegistry
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harbor_satellite.ground_control.database import SessionFactory
-    from harbor_satellite.ground_control.group_states import GroupSpec
-    from harbor_satellite.ground_control.groups import GroupEntry
-    from harbor_satellite.ground_control.unresolved import KnownUnresolved
+    from harbor_satellite.ground_control.groups.group_states import GroupSpec
+    from harbor_satellite.ground_control.groups.groups import GroupEntry
+    from harbor_satellite.ground_control.groups.unresolved import KnownUnresolved
     from tests.fixtures_ground_control import GroundControl
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import func, select
 
-from harbor_satellite.ground_control import watching
+from harbor_satellite.ground_control.fleet import watching
+from harbor_satellite.ground_control.fleet.watching import RunFacts, SiteSigns, Verdict, verdict
 from harbor_satellite.ground_control.models import OutboxEvent, Satellite, SatelliteReport, User, UserSession
-from harbor_satellite.ground_control.watching import RunFacts, SiteSigns, Verdict, verdict
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -20,10 +20,10 @@ from pydantic import SecretStr
 
 from harbor_satellite.central_service import prefect_environment, start_prefect_server
 from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
-from harbor_satellite.ground_control import users
-from harbor_satellite.ground_control.context import GATEWAY_PATH, AppOptions
+from harbor_satellite.ground_control.api.context import GATEWAY_PATH, AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.people import users
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.processes import Child, free_port
 from harbor_satellite.project import project_dir
 from harbor_satellite.registry.layout import LayoutRegistry

@@ -20,9 +20,10 @@ from pydantic import SecretStr
 
 from harbor_satellite.demo import images
 from harbor_satellite.errors import SignatureError
-from harbor_satellite.ground_control import groups, satellites
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
-from harbor_satellite.ground_control.sources import OciSource
+from harbor_satellite.ground_control.groups import groups
+from harbor_satellite.ground_control.satellites import satellites
+from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.copy import Copier, publish_tags

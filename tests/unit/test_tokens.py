@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.ground_control.passwords import check_password, hash_password, verify_password
-from harbor_satellite.ground_control.schedules import parse_interval
-from harbor_satellite.ground_control.throttle import FailureThrottle
+from harbor_satellite.ground_control.api.throttle import FailureThrottle
+from harbor_satellite.ground_control.people.passwords import check_password, hash_password, verify_password
+from harbor_satellite.ground_control.satellites.schedules import parse_interval
 from harbor_satellite.ground_control.tokens import hash_token, mint_session_token, mint_token, verify_token
 from harbor_satellite.state.cron import check_schedule
 

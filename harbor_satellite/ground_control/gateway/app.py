@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
+from harbor_satellite.ground_control.api.throttle import TokenBuckets
 from harbor_satellite.ground_control.gateway.calls import Call, How, find_call
 from harbor_satellite.ground_control.gateway.documents import RefusedError, a_list, parse
 from harbor_satellite.ground_control.gateway.events import EVENTS_MAX, judge_event
@@ -37,7 +38,6 @@ from harbor_satellite.ground_control.gateway.requests import (
 from harbor_satellite.ground_control.gateway.rules import IDS_MAX, Allowed, Asked, few
 from harbor_satellite.ground_control.gateway.seen import Seen
 from harbor_satellite.ground_control.gateway.sockets import serve_socket
-from harbor_satellite.ground_control.throttle import TokenBuckets
 from harbor_satellite.state.names import satellite_name
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ if TYPE_CHECKING:
     import httpx
     from starlette.types import Receive, Scope, Send
 
-    from harbor_satellite.ground_control.context import Context
-    from harbor_satellite.ground_control.credentials import SatelliteIdentity
+    from harbor_satellite.ground_control.api.context import Context
     from harbor_satellite.ground_control.gateway.rules import Claim
+    from harbor_satellite.ground_control.satellites.credentials import SatelliteIdentity
 
 logger = logging.getLogger(__name__)
 

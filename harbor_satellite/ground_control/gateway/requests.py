@@ -14,20 +14,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
 from harbor_satellite.errors import AuthenticationError
-from harbor_satellite.ground_control.callers import parse_basic
-from harbor_satellite.ground_control.context import GATEWAY_PATH
-from harbor_satellite.ground_control.credentials import check_usable, credentials_of
-from harbor_satellite.ground_control.error_answers import CHALLENGE
+from harbor_satellite.ground_control.api.callers import parse_basic
+from harbor_satellite.ground_control.api.context import GATEWAY_PATH
+from harbor_satellite.ground_control.api.error_answers import CHALLENGE
 from harbor_satellite.ground_control.gateway.documents import BODY_MAX_BYTES, RefusedError, write
 from harbor_satellite.ground_control.models import Satellite
+from harbor_satellite.ground_control.satellites.credentials import check_usable, credentials_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.types import Receive, Scope, Send
 
-    from harbor_satellite.ground_control.context import Context
-    from harbor_satellite.ground_control.credentials import SatelliteIdentity
+    from harbor_satellite.ground_control.api.context import Context
+    from harbor_satellite.ground_control.satellites.credentials import SatelliteIdentity
 
 _NOT_LOGGED: Final = re.compile(r"[0-9a-fA-F-]{32,}|[^a-z_/-]+")
 _CLIENT: Final = re.compile(r"prefect/[0-9A-Za-z.+-]{1,40}(?: \(API [0-9A-Za-z.+-]{1,40}\))?")

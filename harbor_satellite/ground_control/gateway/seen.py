@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from harbor_satellite.ground_control.database import commit_soon
-from harbor_satellite.ground_control.identities import note_seen
+from harbor_satellite.ground_control.satellites.identities import note_seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ from harbor_satellite.state.names import satellite_name
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
-    from harbor_satellite.ground_control.credentials import SatelliteIdentity
     from harbor_satellite.ground_control.gateway.app import Gateway
+    from harbor_satellite.ground_control.satellites.credentials import SatelliteIdentity
 
 logger = logging.getLogger(__name__)
 

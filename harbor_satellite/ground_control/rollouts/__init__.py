@@ -1,0 +1,1 @@
+"""Rollouts: which generation each satellite may have, and moving them in waves."""

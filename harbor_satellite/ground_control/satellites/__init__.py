@@ -1,0 +1,1 @@
+"""Satellites: registration, credentials, configs, and publishing their states."""
