@@ -15,10 +15,10 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge_credential import open_ground_control, renew_own_credential
 from harbor_satellite.edge_proxy import RunningProxy
 from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, InvalidInputError, NotFoundError
 from harbor_satellite.project import enter
-from harbor_satellite.satellite.ground_control_client import GroundControlClient
 from harbor_satellite.satellite.registration import read_token, register
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.names import satellite_name, work_pool_name
@@ -63,7 +63,11 @@ def _proxy_to(registration: Registration, settings: SatelliteSettings) -> Runnin
         return None
     if not registration.prefect_api_url:
         raise InvalidInputError("Ground Control named no Prefect API: set PREFECT_API_URL, or run `edge sync` by cron")
-    proxy = RunningProxy(SatelliteStore(settings.data_dir), verify=str(settings.ca or "") or True)
+    proxy = RunningProxy(
+        SatelliteStore(settings.data_dir),
+        verify=str(settings.ca or "") or True,
+        renew=lambda: renew_own_credential(settings),
+    )
     proxy.start()
     os.environ["PREFECT_API_URL"] = proxy.url
     os.environ["PREFECT_API_AUTH_STRING"] = proxy.auth_string  # a header: a URL would be in logs
@@ -102,7 +106,7 @@ def _registered(settings: SatelliteSettings) -> Registration:
     while True:
         try:
             # Not as a flow: without a credential there is no Prefect to tell of it.
-            with GroundControlClient(settings.ground_control_url, verify=str(settings.ca or "") or True) as client:
+            with open_ground_control(settings) as client:
                 register(client, store, read_token(settings.token, settings.token_file))
             return store.registration()
         except (AuthenticationError, InvalidInputError):

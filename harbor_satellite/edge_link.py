@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.errors import AuthenticationError, HarborSatelliteError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from harbor_satellite.satellite.store import SatelliteStore
     from harbor_satellite.state.wire import Registration
 
+_LOG = logging.getLogger(__name__)
+_RENEWAL_SECONDS: Final = 60.0  # between two tries to renew a credential that is refused
 _ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 _TIMEOUT: Final = httpx.Timeout(45.0, connect=10.0)  # seconds; less than the 60 for which Prefect's client waits
 _LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=70.0)
@@ -33,16 +39,25 @@ class Centre:
     Args:
         store: where the registration is; looked at for each request.
         verify: CA bundle of the centre, or True for the system's.
+        renew: fetches the site's next credential; called, in a thread, when the gateway refuses the present one.
         transport: for tests.
     """
 
     def __init__(
-        self, store: SatelliteStore, *, verify: str | bool = True, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        store: SatelliteStore,
+        *,
+        verify: str | bool = True,
+        renew: Callable[[], object] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._store = store
         self._file: Path = store.folder / "registration.json"
         self._mark: tuple[int, int] | None = None
         self._registration: Registration | None = None
+        self._renew = renew
+        self._renewing = asyncio.Lock()
+        self._renewed_at = float("-inf")
         self._http = httpx.AsyncClient(
             verify=verify, timeout=_TIMEOUT, limits=_LIMITS, transport=transport, trust_env=False
         )
@@ -57,14 +72,39 @@ class Centre:
         Raises:
             CentreAwayError: come again later.
         """
-        answer = await self._send(method, path, body, agent)
-        # Renewed between reading the file and asking: once more with what is there now.
-        if answer[0] == UNAUTHORIZED and self._is_renewed():
-            return await self._send(method, path, body, agent)
+        registration, mark = self._present()
+        answer = await self._send(registration, method, path, body, agent)
+        # Renewed between reading the file and asking, or now: once more with what is there then.
+        if answer[0] == UNAUTHORIZED and (self._is_newer(mark) or await self._has_renewed(mark)):
+            return await self._send(self._present()[0], method, path, body, agent)
         return answer
 
-    async def _send(self, method: str, path: str, body: bytes, agent: str) -> tuple[int, dict[str, str], bytes]:
-        registration = self._present()
+    async def _has_renewed(self, mark: tuple[int, int] | None) -> bool:
+        """Renew a credential that is refused: it expired while the site was away, and no run can come to renew it.
+
+        Raises:
+            CentreAwayError: that could not be done now; a refusal for good stays one.
+        """
+        if self._renew is None:
+            return False
+        async with self._renewing:
+            now = time.monotonic()
+            if self._is_newer(mark) or now - self._renewed_at < _RENEWAL_SECONDS:
+                return self._is_newer(mark)
+            self._renewed_at = now
+            try:
+                await asyncio.to_thread(self._renew)
+            except AuthenticationError as error:
+                _LOG.warning("credential refused, and not renewed reason=%s", error)
+                return False
+            except HarborSatelliteError as error:
+                _LOG.warning("credential not renewed yet reason=%s", error)
+                raise CentreAwayError("the credential is refused and cannot be renewed now") from error
+        return True
+
+    async def _send(
+        self, registration: Registration, method: str, path: str, body: bytes, agent: str
+    ) -> tuple[int, dict[str, str], bytes]:
         auth = httpx.BasicAuth(registration.auth.username, registration.auth.password.get_secret_value())
         headers = {"Content-Type": "application/json"} if body else {}
         if agent:  # Prefect's server treats clients by their version
@@ -85,18 +125,19 @@ class Centre:
             raise CentreAwayError(f"HTTP {response.status_code}")
         return response.status_code, kept, bytes(received)
 
-    def _present(self) -> Registration:
-        if self._registration is None or self._is_renewed():
+    def _present(self) -> tuple[Registration, tuple[int, int] | None]:
+        if self._registration is None or self._is_newer(self._mark):
             try:
                 self._mark = self._look()
                 self._registration = self._store.registration()
             except (HarborSatelliteError, OSError) as error:
                 raise CentreAwayError(f"no registration: {type(error).__name__}") from error
-        return self._registration
+        return self._registration, self._mark
 
-    def _is_renewed(self) -> bool:
+    def _is_newer(self, mark: tuple[int, int] | None) -> bool:
+        """Tell whether the registration on disk is another than it was at a mark."""
         try:
-            return self._look() != self._mark
+            return self._look() != mark
         except OSError:
             return False
 

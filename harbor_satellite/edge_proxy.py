@@ -26,6 +26,8 @@ from starlette.datastructures import Headers
 from harbor_satellite.edge_link import ANSWERS, UNAUTHORIZED, Centre, CentreAwayError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Message, Receive, Scope, Send
 
     from harbor_satellite.satellite.store import SatelliteStore
@@ -190,11 +192,14 @@ class RunningProxy:
     Args:
         store: where the registration is.
         verify: CA bundle of the centre, or True for the system's.
+        renew: fetches the site's next credential, once the gateway refuses the present one.
     """
 
-    def __init__(self, store: SatelliteStore, *, verify: str | bool = True) -> None:
+    def __init__(
+        self, store: SatelliteStore, *, verify: str | bool = True, renew: Callable[[], object] | None = None
+    ) -> None:
         self.auth_string = f"{_USER}:{secrets.token_urlsafe(32)}"
-        self._proxy = EdgeProxy(Centre(store, verify=verify), self.auth_string.partition(":")[2])
+        self._proxy = EdgeProxy(Centre(store, verify=verify, renew=renew), self.auth_string.partition(":")[2])
         self._socket = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
             self._proxy,

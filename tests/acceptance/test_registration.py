@@ -168,7 +168,9 @@ def _losing_answers(url: str) -> Iterator[tuple[str, list[int]]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {"Content-Type": self.headers["Content-Type"]}
-            lost.append(httpx.post(url + self.path, content=body, headers=headers, trust_env=False).status_code)
+            lost.append(
+                httpx.post(url + self.path, content=body, headers=headers, trust_env=False, timeout=60).status_code
+            )
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:

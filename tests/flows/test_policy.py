@@ -63,7 +63,7 @@ def test_flow_takes_no_secret_as_parameter(flow: str) -> None:
         f"{project_dir()}/flows/{flow}.py:{flow}", use_placeholder_flow=False
     )
 
-    assert set(loaded.parameters.properties) <= {"satellite", "group"}
+    assert set(loaded.parameters.properties) <= {"satellite", "group", "rollout_id"}
 
 
 @pytest.mark.parametrize("flow", ["replicate_state", "report_status", "register_satellite"])

@@ -10,8 +10,9 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.edge_link import Centre
+from harbor_satellite.edge_link import Centre, CentreAwayError
 from harbor_satellite.edge_proxy import EdgeProxy, RunningProxy
+from harbor_satellite.errors import AuthenticationError, RemoteError
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.wire import Registration, RegistryAuth
 
@@ -138,6 +139,47 @@ def test_credential_renewed_meanwhile_is_used_at_once(store: SatelliteStore, gat
     gateway.answer = answer
 
     assert ask(store, gateway, "/api/logs/").status_code == 200
+
+
+def test_credential_that_is_refused_is_renewed_once_and_used(store: SatelliteStore, gateway: Gateway) -> None:
+    second = httpx.BasicAuth("robot", "second")._auth_header
+    gateway.answer = lambda request: httpx.Response(200 if request.headers["Authorization"] == second else 401, json={})
+    renewals = []
+
+    def renew() -> None:
+        renewals.append(1)
+        register(store, "second")
+
+    async def ask_thrice() -> list[int]:
+        centre = Centre(store, renew=renew, transport=httpx.MockTransport(gateway))
+        return [answer[0] for answer in await asyncio.gather(*(centre.send("POST", "/logs/", b"[]") for _ in range(3)))]
+
+    assert (asyncio.run(ask_thrice()), renewals) == ([200, 200, 200], [1])
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        pytest.param(AuthenticationError("revoked"), 401, id="refused for good"),
+        pytest.param(RemoteError("the source is away", retryable=True), "away", id="cannot be renewed now"),
+    ],
+)
+def test_credential_that_cannot_be_renewed(
+    store: SatelliteStore, gateway: Gateway, error: Exception, outcome: int | str
+) -> None:
+    gateway.answer = lambda _: httpx.Response(401, json={})
+
+    def renew() -> None:
+        raise error
+
+    async def ask_once() -> int | str:
+        centre = Centre(store, renew=renew, transport=httpx.MockTransport(gateway))
+        try:
+            return (await centre.send("POST", "/logs/", b"[]"))[0]
+        except CentreAwayError:
+            return "away"
+
+    assert asyncio.run(ask_once()) == outcome
 
 
 def test_damaged_registration_is_maintenance_and_says_no_secret(
