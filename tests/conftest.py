@@ -9,7 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["tests.fixtures_ground_control", "tests.fixtures_registry"]
 
-_TOGETHER = {"acceptance", "flows"}
+_TOGETHER = {"acceptance", "flows", "ground_control"}
 _FOREIGN_PREFIXES = ("PREFECT_", "HARBOR_SATELLITE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
 
 
