@@ -57,6 +57,8 @@ def enqueue_groups_changed_soon(
 ) -> int:
     """Tell of changes that come in bursts: one event for each group, a little later, however often this is called.
 
+    Transactions that are under way together may add one each: a flow too many harms nobody.
+
     An event that waits is enough only if it is not being posted: its flow may have read the group before this
     transaction commits. So a waiting event is locked until then, and one that has ever been taken out does not count.
 

@@ -203,7 +203,8 @@ def test_api_pin_is_held_and_let_go_and_both_are_in_the_audit_log(served: Ground
     assert (held["generation"], held["is_held"], held["is_rollback"]) == (1, True, True)
     assert (released["generation"], released["is_held"]) == (2, False)
     with served.factory() as session:
-        actions = session.scalars(select(AuditEvent.action).where(AuditEvent.resource == "satellite:edge-00000")).all()
+        mine = select(AuditEvent.action).where(AuditEvent.resource == "satellite:edge-00000")
+        actions = session.scalars(mine.order_by(AuditEvent.id)).all()
     assert actions == ["pin.hold", "pin.release"]
 
 
