@@ -35,7 +35,8 @@ def test_wire_body_shows_no_secret(body: Registration | RegistrationClaim) -> No
 def test_registration_as_json_has_the_secret_and_keys_of_the_original() -> None:
     document = json.loads(registration().model_dump_json())
 
-    assert document["auth"] == {"url": "https://harbor.example", "username": "robot$shop", "password": SECRET}
+    auth = {"url": "https://harbor.example", "username": "robot$shop", "password": SECRET}
+    assert document["auth"] == {**auth, "expires_at": None}
     assert document["state"].endswith("/satellite/satellite-state/shop/state:latest")
 
 
