@@ -91,7 +91,8 @@ def test_unreachable_certificate_not_trusted_is_not_retryable() -> None:
 
 def test_hide_queries_of_both_libraries(caplog: pytest.LogCaptureFixture) -> None:
     hide_queries()
-    caplog.set_level(logging.DEBUG)
+    for name in ("httpx", "urllib3.connectionpool"):  # a command run in this process before quietens httpx
+        caplog.set_level(logging.DEBUG, logger=name)
 
     logging.getLogger("httpx").info("%s %s %d", "GET", httpx.URL("https://s.example/x?signature=secret"), 200)
     logging.getLogger("urllib3.connectionpool").debug("%s %s", "s.example", "/x?signature=secret")
