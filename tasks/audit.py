@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from prefect.artifacts import create_table_artifact
 from prefect.logging import get_run_logger
 
-from harbor_satellite.edge_site import effective_settings, local_registry, open_own_engine
+from harbor_satellite.edge.site import effective_settings, local_registry, open_own_engine
 from harbor_satellite.errors import ConflictError, InvalidInputError
 from harbor_satellite.satellite.audit import AuditOptions, audit_site
 from harbor_satellite.satellite.healing import heal_site, leave_findings, lock_patiently, needs_healing

@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 
 from deployments.edge import SATELLITE_TAG, satellite_deployments
 from deployments.spec import PULL_STEPS, DeploymentSpec
-from harbor_satellite.edge_worker import EdgeWorker
+from harbor_satellite.edge.worker import EdgeWorker
 from harbor_satellite.state.names import (
     WORKER_TYPE,
     SatelliteName,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.logging import get_run_logger
 
-from harbor_satellite.edge_credential import is_refused, open_ground_control, renew_own_credential
-from harbor_satellite.edge_site import effective_settings, site_facts
+from harbor_satellite.edge.credential import is_refused, open_ground_control, renew_own_credential
+from harbor_satellite.edge.site import effective_settings, site_facts
 from harbor_satellite.errors import AuthenticationError
 from harbor_satellite.satellite.registration import read_token, register
 from harbor_satellite.satellite.renewal import is_expiring, may_be_refused

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from harbor_satellite.edge_site import effective_settings, open_home, open_own_engine
+from harbor_satellite.edge.site import effective_settings, open_home, open_own_engine
 from harbor_satellite.errors import InvalidInputError, StorageError
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings

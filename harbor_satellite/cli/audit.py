@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from harbor_satellite.edge_site import (
+from harbor_satellite.edge.site import (
     credentials_of,
     given_source,
     local_registry,

@@ -12,7 +12,7 @@ import typer
 
 from harbor_satellite.cli.images import Output, show_images
 from harbor_satellite.cli.progress import show_progress
-from harbor_satellite.edge_site import (
+from harbor_satellite.edge.site import (
     credentials_of,
     effective_settings,
     given_source,

@@ -76,7 +76,7 @@ def register(
 
     The token comes from --token-file or HARBOR_SATELLITE_TOKEN, never from the command line, where `ps` shows it.
     """
-    from harbor_satellite.edge_site import verify_option  # noqa: PLC0415
+    from harbor_satellite.edge.site import verify_option  # noqa: PLC0415
     from harbor_satellite.satellite.ground_control_client import GroundControlClient  # noqa: PLC0415
     from harbor_satellite.satellite.registration import read_token  # noqa: PLC0415
     from harbor_satellite.satellite.registration import register as register_site  # noqa: PLC0415
@@ -95,7 +95,7 @@ def run(
     token_file: Annotated[Path | None, typer.Option(help="File with the one-time token.")] = None,
 ) -> None:
     """Register if need be, then be this site's edge worker until SIGTERM."""
-    from harbor_satellite.edge_agent import run_agent  # noqa: PLC0415  (Prefect takes a second to import)
+    from harbor_satellite.edge.agent import run_agent  # noqa: PLC0415  (Prefect takes a second to import)
 
     run_agent(_settings(ground_control, token_file))
 

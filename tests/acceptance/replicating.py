@@ -36,7 +36,7 @@ SATELLITE: Final = "shop-1"
 _RUN_SECONDS: Final = 60.0
 _SCHEDULED: Final = """
 import json
-from harbor_satellite.edge_site import open_own_engine
+from harbor_satellite.edge.site import open_own_engine
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.satellite.sync import sync_satellite
 from harbor_satellite.settings import SatelliteSettings

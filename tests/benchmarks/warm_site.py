@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from harbor_satellite.edge_site import open_home, open_own_engine
+from harbor_satellite.edge.site import open_home, open_own_engine
 from harbor_satellite.oci.reference import Reference
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.state_store import StatePusher

@@ -8,7 +8,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.states import Running
 
-from harbor_satellite.edge_worker import settle_lost_runs, wait_for_pool
+from harbor_satellite.edge.worker import settle_lost_runs, wait_for_pool
 from harbor_satellite.state.names import WORKER_TYPE
 
 

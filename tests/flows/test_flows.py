@@ -16,7 +16,7 @@ from flows.register_satellite import register_satellite
 from flows.replicate_state import replicate_state
 from flows.report_status import report_status
 from harbor_satellite.demo.images import layer
-from harbor_satellite.edge_worker import EdgeWorker
+from harbor_satellite.edge.worker import EdgeWorker
 from harbor_satellite.errors import AuthenticationError, NotFoundError, RemoteError
 from harbor_satellite.ground_control.models import Credential
 from harbor_satellite.ground_control.satellites.sources import OciSource

@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed
 import tasks.fleet
 import tasks.ground_control
 import tasks.images
-from harbor_satellite.edge_worker import EdgeWorker, own_flow
+from harbor_satellite.edge.worker import EdgeWorker, own_flow
 from harbor_satellite.errors import (
     AuthenticationError,
     ConflictError,

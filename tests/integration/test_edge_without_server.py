@@ -16,8 +16,8 @@ class Absent(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is not installed at a site", name=name)
 
 sys.meta_path.insert(0, Absent())
-import harbor_satellite.cli, harbor_satellite.edge_agent
-from harbor_satellite.edge_worker import own_flow
+import harbor_satellite.cli, harbor_satellite.edge.agent
+from harbor_satellite.edge.worker import own_flow
 
 for flow in ("replicate_state", "report_status", "register_satellite"):
     assert own_flow(f"flows/{flow}.py:{flow}").name == flow.replace("_", "-")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harbor_satellite.demo.images import AMD64, layer, push_image
-from harbor_satellite.edge_site import open_engine, site_settings
+from harbor_satellite.edge.site import open_engine, site_settings
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.satellite.generations import load_generations
 from harbor_satellite.satellite.options import ReplicationOptions

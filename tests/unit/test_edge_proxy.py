@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.edge_link import Centre, CentreAwayError
-from harbor_satellite.edge_proxy import EdgeProxy, RunningProxy
+from harbor_satellite.edge.link import Centre, CentreAwayError
+from harbor_satellite.edge.proxy import EdgeProxy, RunningProxy
 from harbor_satellite.errors import AuthenticationError, RemoteError
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.wire import Registration, RegistryAuth
@@ -230,7 +230,7 @@ def talk(proxy: EdgeProxy, path: str, frames: list[Any], *, seconds: float = 0.2
 def test_events_are_kept_until_the_centre_has_them(
     store: SatelliteStore, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harbor_satellite.edge_proxy._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("harbor_satellite.edge.proxy._RETRY_SECONDS", 0.01)
     gateway.answer = lambda request: httpx.Response(503, json={}) if len(gateway.requests) < 3 else httpx.Response(204)
     proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
 
@@ -275,7 +275,7 @@ def test_websocket_for_events_out_is_quiet_and_costs_the_link_nothing(store: Sat
 def test_websocket_that_says_nothing_is_closed(
     store: SatelliteStore, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harbor_satellite.edge_proxy._GREETING_SECONDS", 0.01)
+    monkeypatch.setattr("harbor_satellite.edge.proxy._GREETING_SECONDS", 0.01)
     proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
     sent: list[Message] = []
     incoming: list[Message] = [{"type": "websocket.connect"}]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.edge_site import effective_settings
+from harbor_satellite.edge.site import effective_settings
 from harbor_satellite.errors import PausedError, StorageError, UntrustedDataError
 from harbor_satellite.satellite.engine import Engine
 from harbor_satellite.satellite.options import WanLimits

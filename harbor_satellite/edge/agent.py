@@ -15,8 +15,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.edge_credential import open_ground_control, renew_own_credential
-from harbor_satellite.edge_proxy import RunningProxy
+from harbor_satellite.edge.credential import open_ground_control, renew_own_credential
+from harbor_satellite.edge.proxy import RunningProxy
 from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, InvalidInputError, NotFoundError
 from harbor_satellite.project import enter
 from harbor_satellite.satellite.registration import read_token, register
@@ -120,7 +120,7 @@ def _registered(settings: SatelliteSettings) -> Registration:
 
 
 async def _work(pool: str, poll_seconds: float) -> None:
-    from harbor_satellite.edge_worker import EdgeWorker, settle_lost_runs, wait_for_pool  # noqa: PLC0415  (see above)
+    from harbor_satellite.edge.worker import EdgeWorker, settle_lost_runs, wait_for_pool  # noqa: PLC0415  (see above)
 
     worker = EdgeWorker(
         work_pool_name=pool,

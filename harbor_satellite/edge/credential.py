@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.edge_site import open_home
+from harbor_satellite.edge.site import open_home
 from harbor_satellite.errors import InvalidInputError, RemoteError
 from harbor_satellite.satellite.ground_control_client import GroundControlClient
 from harbor_satellite.satellite.renewal import renew

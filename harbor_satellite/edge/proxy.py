@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from starlette.datastructures import Headers
 
-from harbor_satellite.edge_link import ANSWERS, UNAUTHORIZED, Centre, CentreAwayError
+from harbor_satellite.edge.link import ANSWERS, UNAUTHORIZED, Centre, CentreAwayError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
