@@ -1,7 +1,7 @@
 """What the centre's config says at this site: kept on disk, and the serial of the state that said it.
 
 A state with a lower serial than the last one taken is a replay, however well it is signed. What must not live here:
-how the config is weighed against the site's own settings (``settings.py``).
+how the config is weighed against the site's own settings (``settings/``).
 """
 
 from __future__ import annotations

@@ -127,6 +127,13 @@ class StatusReport(WireModel):
     """Free bytes of the disk that the local registry fills; None: the site did not say."""
     link_bytes_per_second: int | None = Field(default=None, ge=0)
     """How fast the source was read by the last run that read enough of it to tell."""
+    is_as_before: bool = False
+    """Whether all that is left out is as in the last report that Ground Control took: then only times, disk and bytes
+    are here."""
+    own_schedule: _Text = ""
+    """5-field cron that was set at the site, and stands above the centre's; empty: none."""
+    own_timezone: _Text = ""
+    """IANA name, of ``own_schedule``."""
 
 
 class ReportAnswer(WireModel):
@@ -134,6 +141,8 @@ class ReportAnswer(WireModel):
 
     is_renewal_due: bool = False
     """Whether the site shall fetch a new credential, by ``POST /satellites/credential``."""
+    is_report_wanted: bool = False
+    """Whether Ground Control lacks the report that one "as before" leans on: the site shall send a whole one."""
 
 
 class CredentialRenewal(WireModel):

@@ -1,117 +1,47 @@
-"""Process settings, read from the environment once, at the edge of each process.
-
-Libraries never read these: they are given plain values. Every variable starts with
-``HARBOR_SATELLITE_``; Ground Control's continue with ``GROUND_CONTROL_``.
-"""
+"""Settings of the processes at a site, and how a config of the centre is weighed against them."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.inputs import LOCAL_VARIABLES, parse_size, refuse_user
 from harbor_satellite.oci.platform import Platform
 from harbor_satellite.satellite.options import DEFAULT_RESERVE_BYTES, ReplicationOptions, WanLimits
+from harbor_satellite.state.cron import check_schedule
 from harbor_satellite.state.policy import KEY_MAX_LENGTH, parse_key
 
 if TYPE_CHECKING:
     from harbor_satellite.state.config import SatelliteConfig
 
 
-class GroundControlSettings(BaseSettings):
-    """Settings of the central processes: Ground Control and the central worker."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="HARBOR_SATELLITE_GROUND_CONTROL_", extra="ignore", populate_by_name=True
-    )
-
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: int = Field(default=8080, ge=0, le=65535)
-    """TCP port; the original's."""
-    public_url: str = ""
-    """This service as the sites reach it, such as ``https://ground-control.example.com``; empty: host and port."""
-    database_url: SecretStr = SecretStr("")
-    """``postgresql://…``; empty: an SQLite file in ``data_dir``."""
-    data_dir: Path = Path("harbor-satellite-data")
-    """Where the SQLite file goes when no URL is set."""
-    admin_password: SecretStr = SecretStr("")
-    """Password of the first ``admin``; needed at the first start only."""
-    metrics_token: SecretStr | None = Field(default=None, min_length=16)
-    """Bearer token of a scraper that reads ``/metrics``; None: only people may."""
-    token_ttl_seconds: int = Field(default=24 * 3600, ge=1)
-    """How long a one-time token is good for; the original's day."""
-    source_kind: Literal["harbor", "oci"] = "harbor"
-    """What the central registry is."""
-    source_url: str = "http://127.0.0.1:5000"
-    """The central registry as the centre reaches it."""
-    source_public_url: str = ""
-    """The central registry as the sites reach it; empty: the same."""
-    source_username: str = ""
-    """Who pushes states and, at a Harbor, makes robot accounts."""
-    source_password: SecretStr = SecretStr("")
-    source_ca: Path | None = None
-    """CA bundle of the central registry; None: the system's."""
-    source_htpasswd: Path | None = None
-    """Source kind ``oci``: file in which Ground Control keeps the satellites' credentials for that registry."""
-    robot_duration_days: int = Field(default=30, ge=1)
-    """Source kind ``harbor``: life of a robot account; the original's month."""
-    renewal_before_days: int | None = Field(default=None, ge=1)
-    """How long before its end a credential is renewed; None: a third of its life, three days at least."""
-    renewal_grace_days: int = Field(default=90, ge=0)
-    """How long after its end a credential may still ask for the next one: a site may be away for weeks."""
-    superseded_grace_seconds: int = Field(default=3600, ge=0)
-    """How long a credential is kept at the source once the next one is used: runs under way may still have it."""
-    run_retention_days: int = Field(default=7, ge=1)
-    """How long Prefect keeps the satellites' runs after their end."""
-    audit_retention_days: int = Field(default=365, ge=1)
-    """How long events of the audit log are kept."""
-    prefect_public_url: str = ""
-    """A Prefect API that sites reach past the gateway, with no check of whose runs are whose; empty: the gateway."""
-    prefect_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
-    """``user:password`` of the Prefect API, in Prefect's own variable; stays at the centre."""
-    signing_key: Path | None = None
-    """Private key of cosign (``cosign.key``) that signs every state; None: states are not signed."""
-    signing_key_password: SecretStr = SecretStr("")
-    cosign: str = "cosign"
-    """The program that signs: a name on PATH, or a path."""
-    audit_log_file: str = ""
-    """Where changes go as JSON lines: a path, or ``-`` for standard output; empty: with all other messages."""
-
-    @field_validator("source_url", "source_public_url", "prefect_public_url", "public_url")
-    @classmethod
-    def _holds_no_secret(cls, url: str) -> str:
-        if "@" in url.split("://", 1)[-1].partition("/")[0]:
-            raise ValueError("user and password have variables of their own; a URL is shown in messages and to sites")
-        return url
-
-    @field_validator("signing_key", mode="before")
-    @classmethod
-    def _empty_is_none(cls, value: object) -> object:
-        return value or None
-
-    def database(self) -> str:
-        """Return the database URL, or that of the SQLite file."""
-        url = self.database_url.get_secret_value()
-        return url or f"sqlite:///{self.data_dir.resolve() / 'ground-control.sqlite'}"
-
-
 _CAPS: Final = ("bytes_per_second", "daily_bytes", "monthly_bytes")
 _FROM_CONFIG: Final = (
     *_CAPS,
+    "schedule",
     "timezone",
     "sync_windows",
     "platforms",
     "image_workers",
     "blob_workers",
     "poll_interval_seconds",
+    "report_interval_seconds",
     "disk_reserve_bytes",
 )
+_FROM_REGISTRY: Final = {
+    "kind": "registry_kind",
+    "anonymous_read": "registry_anonymous_read",
+    "retention_seconds": "registry_retention_seconds",
+}
+_FROM_RUNTIMES: Final = {"names": "runtimes", "registries": "mirrored_registries", "fallback": "runtime_fallback"}
+_ENV_FILE: Final = "HARBOR_SATELLITE_ENV_FILE"
+_DEFAULT_ENV_FILE: Final = "/etc/harbor-satellite/satellite.env"
 
 
 def _size(value: object) -> object:
@@ -126,9 +56,17 @@ Size = Annotated[int, BeforeValidator(_size)]
 
 
 class SatelliteSettings(BaseSettings):
-    """Settings of the processes at a site."""
+    """Settings of the processes at a site.
+
+    From the environment, and below it from a file of ``NAME=value`` lines, which ``HARBOR_SATELLITE_ENV_FILE`` names.
+    The file is read anew by every run: what is changed there holds without a restart.
+    """
 
     model_config = SettingsConfigDict(env_prefix="HARBOR_SATELLITE_", extra="ignore")
+
+    def __init__(self, **values: Any) -> None:
+        values.setdefault("_env_file", os.environ.get(_ENV_FILE, _DEFAULT_ENV_FILE) or None)
+        super().__init__(**values)
 
     data_dir: Path = Path("/var/lib/harbor-satellite")
     """Credentials, applied state and records; 0700."""
@@ -143,10 +81,50 @@ class SatelliteSettings(BaseSettings):
     source_username: str = ""
     """``edge sync`` without registration: who pulls from the source; empty: nobody in particular."""
     source_password: SecretStr = SecretStr("")
+    registration_file: Path = Path("/etc/harbor-satellite/registration.json")
+    """``{"ground_control_url": …, "token": …}``, dropped on a disk image; removed once the site is registered."""
+    is_encrypted: bool = Field(default=False, validation_alias="HARBOR_SATELLITE_ENCRYPT_CREDENTIALS")
+    """Whether credentials on disk are encrypted with a key that is bound to this machine."""
+    registry_kind: Literal["auto", "embedded", "zot", "external"] = "auto"
+    """Who serves the local registry; ``auto``: ``external`` where its URL is set, else Zot if there is one."""
+    registry_listen: str = "127.0.0.1:8585"
+    """``HOST:PORT`` of a local registry that the agent runs; the original's port."""
+    registry_root: Path | None = None
+    """Where it keeps its blobs; None: a folder of its kind in ``data_dir``."""
+    registry_anonymous_read: bool = True
+    """Whether containers may be pulled without a user."""
+    registry_retention_seconds: int = Field(default=48 * 3600, ge=0)
+    """How long content that nothing names is kept: longer than the slowest replication takes."""
+    registry_tls_certificate: Path | None = None
+    """PEM; with ``registry_tls_key`` the registry speaks TLS, and so may listen beyond the loopback."""
+    registry_tls_key: Path | None = None
+    registry_is_open: bool = False
+    """Whether it may listen beyond the loopback without TLS."""
+    on_demand_registries: Annotated[tuple[str, ...], NoDecode] = ()
+    """URLs, separated by commas, from which Zot itself fetches what it lacks; empty: the runtimes' own fallback."""
+    zot: str = "zot"
+    """The program: a name on PATH, or a path."""
     local_registry_url: str = "http://127.0.0.1:8585"
-    """The site's own registry; the original's port."""
+    """The local registry where somebody else runs it; else ``edge.site.with_local_registry`` fills this in."""
     local_registry_username: str = ""
     local_registry_password: SecretStr = SecretStr("")
+    local_registry_ca: Path | None = None
+    """CA bundle of the local registry; None: the system's."""
+    runtimes: Annotated[tuple[str, ...], NoDecode] = ()
+    """Container runtimes to point at the local registry, separated by commas; empty: none by itself."""
+    mirrored_registries: Annotated[tuple[str, ...], NoDecode] = ("docker.io",)
+    """``host[:port]``, separated by commas: registries that the local one stands in for."""
+    runtime_fallback: bool = True
+    """Whether a runtime asks the registry itself for what the local one lacks."""
+    schedule: str = ""
+    """5-field cron, in ``timezone``; empty: the centre's."""
+    jitter_seconds: int | None = Field(default=None, ge=0)
+    """Scheduled runs start up to so much later, each site at its own moment; None: a tenth of the interval, 300 s at
+    most."""
+    report_interval_seconds: int = Field(default=300, ge=1)
+    """How often the site reports when nothing happens."""
+    status_listen: str = "127.0.0.1:8586"
+    """``HOST:PORT`` of the status page, health and metrics; empty: none."""
     image_workers: int = Field(default=4, ge=1, le=64)
     """Images on their way at once."""
     blob_workers: int = Field(default=8, ge=1, le=64)
@@ -181,7 +159,15 @@ class SatelliteSettings(BaseSettings):
     audit_bytes_per_second: Size | None = Field(default=None, ge=1024)
     """How fast an audit reads the local registry at most; None: as fast as it goes."""
 
-    @field_validator("platforms", "image_keys", "state_keys", mode="before")
+    @field_validator(
+        "platforms",
+        "image_keys",
+        "state_keys",
+        "on_demand_registries",
+        "runtimes",
+        "mirrored_registries",
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return _parts(value, ",")
@@ -195,6 +181,20 @@ class SatelliteSettings(BaseSettings):
     @classmethod
     def _local_registry_has_no_user(cls, url: str) -> str:
         return _without_user(url, f"say {LOCAL_VARIABLES}")
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_cron(cls, schedule: str) -> str:
+        try:
+            return check_schedule(schedule) if schedule else ""
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _registry_is_whose(self) -> Self:
+        if self.registry_kind == "auto" and "local_registry_url" in self.model_fields_set:
+            self.registry_kind = "external"
+        return self
 
     @field_validator("ground_control_url")
     @classmethod
@@ -240,6 +240,14 @@ class SatelliteSettings(BaseSettings):
             changes[name] = said if name not in _CAPS or own is None else min(said, own)
         if "platforms" in changes:
             changes["platforms"] = tuple(map(str, config.platforms or ()))
+        for part, names in ((config.registry, _FROM_REGISTRY), (config.runtimes, _FROM_RUNTIMES)):
+            said_by = {name: getattr(part, field, None) for field, name in names.items()}
+            changes |= {
+                name: said for name, said in said_by.items() if said is not None and name not in self.model_fields_set
+            }
+        if config.registry and config.registry.port and "registry_listen" not in self.model_fields_set:
+            host = self.registry_listen.rpartition(":")[0]
+            changes["registry_listen"] = f"{host}:{config.registry.port}"
         return self.model_copy(update=changes)
 
     def wan_limits(self) -> WanLimits:

@@ -1,0 +1,131 @@
+"""What the supervisor keeps running: a plan, as a file that others write and it reads; and what became of it.
+
+Plain values and JSON. The supervisor imports this, so it must need nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PLAN_FILE: Final = "services.json"
+"""In the satellite's folder, 0600: the plan may hold a probe's credential."""
+SIGHTINGS_FILE: Final = "services-seen.json"
+"""In the satellite's folder: what the supervisor saw last."""
+RESTART_NOW: Final = 75
+"""Exit status by which a service asks to be started again at once (EX_TEMPFAIL)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request that a service must answer, whatever the status; silence ends it."""
+
+    url: str
+    """A GET is sent; certificates of the loopback are not checked."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+    failures: int = 3
+    """So many silent probes in a row, and the service is killed and started again."""
+    grace_seconds: float = 60.0
+    """After a start, silence counts only from then on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One child process that is to run for ever."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the supervisor's own; an empty value takes a variable away."""
+    revision: str = ""
+    """Of the configuration that the process reads at its start: another one restarts it."""
+    probe: Probe | None = None
+    alive_file: str = ""
+    """A file that the process touches while it is well; empty: none."""
+    alive_seconds: float = 300.0
+    """So long without a touch, and the process is killed and started again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """All services, in the order of their start; they are stopped in the other order."""
+
+    services: tuple[Service, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What the supervisor knows of one service."""
+
+    name: str
+    pid: int = 0
+    """0: it does not run now."""
+    started_at: float = 0.0
+    """Seconds since the epoch."""
+    restarts: int = 0
+    """Since the supervisor started."""
+    last_end: str = ""
+    """How it ended last, such as ``exit 1``, ``signal 9`` or ``silent``; empty: it never has."""
+    next_start_at: float = 0.0
+    """Seconds since the epoch; 0: it runs."""
+
+
+def read_plan(folder: Path) -> ServicePlan:
+    """Read the plan of a satellite's folder; an empty one if there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        document = json.loads((folder / PLAN_FILE).read_bytes())
+    except FileNotFoundError:
+        return ServicePlan()
+    try:
+        return ServicePlan(tuple(_service(item) for item in document["services"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / PLAN_FILE}: {error!r}") from error
+
+
+def write_plan(folder: Path, plan: ServicePlan) -> None:
+    """Keep a plan, atomically; the supervisor takes it over within a second or two."""
+    _write(folder / PLAN_FILE, {"services": [asdict(service) for service in plan.services]})
+
+
+def read_sightings(folder: Path) -> tuple[Sighting, ...]:
+    """Read what the supervisor saw last; nothing if it never ran, or the file is damaged."""
+    try:
+        document = json.loads((folder / SIGHTINGS_FILE).read_bytes())
+        return tuple(Sighting(**item) for item in document["services"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def write_sightings(folder: Path, sightings: tuple[Sighting, ...]) -> None:
+    """Keep what was seen, atomically."""
+    _write(folder / SIGHTINGS_FILE, {"services": [asdict(sighting) for sighting in sightings]})
+
+
+def _service(item: dict[str, Any]) -> Service:
+    probe = item["probe"]
+    return Service(**{**item, "argv": tuple(item["argv"]), "probe": Probe(**probe) if probe else None})
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
