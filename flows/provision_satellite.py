@@ -17,7 +17,7 @@ from tasks.provision import (
     list_retired,
     retire_satellite,
 )
-from tasks.satellites import publish_satellite_states, start_replication
+from tasks.satellites import ask_for_replication, publish_satellite_states
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -47,10 +47,8 @@ def provide(centre: Centre, satellite: str) -> str:
     wanted = find_satellites(centre, satellite)
     moved = publish_satellite_states(centre, wanted)
     created = upsert_deployments(wanted)
-    # Whichever comes second, the state or the deployment, starts the first replication.
-    ready = {str(item.name) for item in find_satellites(centre, satellite) if item.state_digest}
-    started = start_replication(tuple(sorted(ready & {*moved, *created})))
-    return f"state {'moved' if moved else 'as it was'}; {len(created)} deployed; {started} started"
+    ask_for_replication(centre, created)
+    return f"state {'moved' if moved else 'as it was'}; {len(created)} deployed"
 
 
 def take_away(centre: Centre, satellite: str) -> str:

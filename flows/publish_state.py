@@ -11,7 +11,7 @@ from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
 from tasks.groups import list_groups, publish_group_state
-from tasks.satellites import list_satellites, publish_satellite_states, start_replication
+from tasks.satellites import list_satellites, publish_satellite_states
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -27,7 +27,7 @@ def run_name() -> str:
 
 @flow(name="publish-state", flow_run_name=run_name, persist_result=False)
 def publish_state(group: str | None = None) -> State[None]:
-    """Publish one group, or all; then move every satellite whose groups moved, and ask for its replication.
+    """Publish one group, or all; then move every satellite whose groups moved, which asks for its replication.
 
     Args:
         group: its name: then only its satellites are looked at; None: every group and the whole fleet, which is how
@@ -41,12 +41,10 @@ def publish_state(group: str | None = None) -> State[None]:
             future.wait(max(0.0, patient_until - time.monotonic()))
         has_late = time.monotonic() >= patient_until
         moved = publish_satellite_states(centre, list_satellites(centre, group), is_thorough=group is None)
-        start_replication(moved)
         # A group that cannot be published keeps its last generation and holds up no other.
         states = [future.wait() or future.state for future in published]
         if has_late:
             moved_later = publish_satellite_states(centre, list_satellites(centre, group))
-            start_replication(moved_later)
             moved = tuple(dict.fromkeys([*moved, *moved_later]))
     broken = [name for name, state in zip(groups, states, strict=True) if not state.is_completed()]
     missing = [problem for future in published if future.state.is_completed() for problem in future.result()]

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 
 from tasks.centre import open_centre
 from tasks.roll_out import advance_rollout, list_rollouts
-from tasks.satellites import list_satellites, publish_satellite_states, start_replication
+from tasks.satellites import list_satellites, publish_satellite_states
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -29,7 +29,6 @@ def roll_out(rollout_id: int | None = None) -> State[None]:
         # Whatever the step did: a run before this one may have died between moving pins and publishing them.
         for group in sorted({step.group for step in steps}):
             moved += publish_satellite_states(centre, list_satellites(centre, group))
-        start_replication(tuple(moved))
     if centre.problems:
         return Failed(message="; ".join(centre.problems))
     return Completed(message=f"{len(steps)} rollouts; {len(moved)} satellites moved")

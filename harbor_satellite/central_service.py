@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from harbor_satellite.central_automations import apply_automations
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
 from harbor_satellite.ground_control.api.app import create_app
 from harbor_satellite.ground_control.api.context import AppOptions
@@ -42,7 +43,7 @@ _LOG = logging.getLogger(__name__)
 _PREFECT_START_SECONDS: Final = 90.0
 _DEPLOY_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 5
-_KEEP_ALIVE_SECONDS: Final = 75  # longer than sites wait between two polls: each would be another handshake
+_KEEP_ALIVE_SECONDS: Final = 180  # longer than sites wait between two polls: each would be another handshake
 _WATCH_SECONDS: Final = 1.0
 _RETENTION_DAYS: Final = 7
 _FRAME_MAX_BYTES: Final = 2 * 1024 * 1024  # of a websocket; a larger one ends it, and its sender would send it again
@@ -178,7 +179,9 @@ def start_central_worker(data_dir: Path) -> Child:
 
 
 def deploy() -> None:
-    """Apply ``prefect.yaml``: the central deployments with their schedules and triggers; safe to repeat.
+    """Apply ``prefect.yaml``, the central deployments with their schedules and triggers, and the automations beside it.
+
+    Safe to repeat.
 
     Raises:
         HarborSatelliteError: Prefect refused; its own words are in the message.
@@ -198,6 +201,8 @@ def deploy() -> None:
         raise HarborSatelliteError(f"deploying the central flows took more than {_DEPLOY_SECONDS:.0f} s") from error
     if done.returncode:
         raise HarborSatelliteError(f"deploying the central flows failed: {(done.stdout + done.stderr)[-2000:]}")
+    with get_client(sync_client=True) as client:
+        apply_automations(client)
 
 
 def _allow_many_connections() -> None:
@@ -232,6 +237,8 @@ def _serve_api(settings: GroundControlSettings) -> None:
                 ws_max_size=_FRAME_MAX_BYTES,  # counted after decompression
                 ws_ping_timeout=30,
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                server_header=False,  # every poll's answer carries them, and nobody reads them
+                date_header=False,
                 proxy_headers=False,  # an address that anybody can make up must not be a key of the throttle
                 timeout_graceful_shutdown=_STOP_SECONDS,
             )

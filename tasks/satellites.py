@@ -1,11 +1,12 @@
-"""Tasks on satellites at the centre: which there are, publishing their states, asking for their replication."""
+"""Tasks on satellites at the centre: which there are, publishing their states, asking for their replication.
+
+What is published tells its sites itself: with the state, an event is written that makes a run at each.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 _TIMEOUT_SECONDS = 600.0
 _FLEET_TIMEOUT_SECONDS = 3600.0  # signing takes a second for each satellite
 _LOOKED_AT_SINGLY = 20  # satellites; for more, one look at all permissions costs less
-_STARTED_AT_ONCE = 200  # flow runs; Prefect makes some ten a second, and every site has its schedule besides
 _T = TypeVar("_T")
 
 
@@ -133,21 +133,13 @@ def _heal(  # noqa: PLR0917 - read from left to right it is who, where and what
     return False
 
 
-@remote_task(name="start-replication", timeout_seconds=_TIMEOUT_SECONDS)
-def start_replication(satellites: tuple[str, ...]) -> int:
-    """Ask for a run at satellites whose state moved, up to a number; the others' schedules bring it.
+@remote_task(name="ask-for-replication", timeout_seconds=_TIMEOUT_SECONDS)
+def ask_for_replication(centre: Centre, satellites: tuple[str, ...]) -> int:
+    """Ask for a run at satellites that have a deployment now; return how many were not going to be asked anyway.
 
-    One whose deployment is still to come gets its run then.
+    One whose state moves is asked by what publishes it; see ``satellite_states.ask_for_runs``.
     """
-    started = 0
-    with get_client(sync_client=True) as client:
-        for satellite in satellites[:_STARTED_AT_ONCE]:
-            try:
-                deployment = client.read_deployment_by_name(f"replicate-state/{satellite}")
-            except ObjectNotFound:
-                continue
-            client.create_flow_run_from_deployment(deployment.id, tags=["state-moved"])
-            started += 1
-    if left := len(satellites[_STARTED_AT_ONCE:]):
-        get_run_logger().info("left to their schedules satellites=%d started=%d", left, started)
-    return started
+    if not satellites:
+        return 0
+    with centre.sessions.begin() as session:
+        return satellite_states.ask_for_runs(session, satellites, utc_now())

@@ -1,4 +1,4 @@
-"""Tasks that keep Prefect truthful about the fleet: runs that are no more are ended, old ones deleted."""
+"""Tasks that keep Prefect truthful about the fleet: lost and needless runs are ended, old ones deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterEndTime,
+    FlowRunFilterNextScheduledStartTime,
     FlowRunFilterParentFlowRunId,
     FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
@@ -33,6 +35,7 @@ from prefect.states import Cancelled, Crashed
 
 from deployments.edge import SATELLITE_TAG
 from harbor_satellite.ground_control.fleet import watching
+from harbor_satellite.ground_control.fleet.waiting_runs import SUPERSEDED, WaitingRun, maker_of, superseded
 from harbor_satellite.ground_control.fleet.watching import RunFacts, verdict
 from harbor_satellite.satellite.replication import utc_now
 from tasks.policy import remote_task
@@ -53,10 +56,12 @@ _TAG: Final = "harbor-satellite"
 _PAGE: Final = 200
 _PAGES: Final = 50  # of unfinished runs in one look; the oldest come first
 _DELETED_AT_ONCE: Final = 1000  # runs; what is left goes the next time
+_CLOSED_AT_ONCE: Final = 50  # in one request; Prefect's own most
 _HEARTBEAT: Final = "prefect.flow-run.heartbeat"
 _UNFINISHED: Final = FlowRunFilterState(
     type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
 )
+_SCHEDULED: Final = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
 
 
 @remote_task(name="mark-silent", timeout_seconds=_TIMEOUT_SECONDS)
@@ -77,6 +82,17 @@ def end_lost_runs(centre: Centre) -> int:
     for run, found in ended:
         get_run_logger().warning("run ended name=%s state=%s reason=%s", run.name, found.state, found.reason)
     return len(ended)
+
+
+@remote_task(name="close-superseded", timeout_seconds=_TIMEOUT_SECONDS)
+def close_superseded(centre: Centre) -> int:
+    """Cancel the runs that wait for sites behind newer ones of the same schedule or of events; return how many."""
+    del centre  # what waits is known to Prefect alone
+    with get_client(sync_client=True) as client:
+        closed = close_runs(client, utc_now())
+    if closed:
+        get_run_logger().info("superseded runs closed count=%d", closed)
+    return closed
 
 
 @remote_task(name="prune-runs", timeout_seconds=_TIMEOUT_SECONDS)
@@ -104,6 +120,34 @@ def end_runs(client: SyncPrefectClient, centre: Centre, now: datetime) -> list[t
             _end(client, run, found)
             ended.append((run, found))
     return ended
+
+
+def close_runs(client: SyncPrefectClient, now: datetime) -> int:
+    """Cancel the runs that newer ones supersede, and return how many; those that a worker has are left alone."""
+    waiting = FlowRunFilter(
+        tags=FlowRunFilterTags(all_=[_TAG]),
+        state=_SCHEDULED,
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime.model_validate({"before_": now}),
+    )
+    found: list[FlowRun] = []
+    # Read before any is closed: that would move the pages.
+    for number in range(_PAGES):
+        sort = FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC
+        page = client.read_flow_runs(flow_run_filter=waiting, sort=sort, limit=_PAGE, offset=number * _PAGE)
+        found += page
+        if len(page) < _PAGE:
+            break
+    needless = superseded((_waiting(run, now) for run in found if _satellite_of(run)), now)
+    for start in range(0, len(needless), _CLOSED_AT_ONCE):
+        runs = {
+            "id": {"any_": list(needless[start : start + _CLOSED_AT_ONCE])},
+            "state": {"type": {"any_": ["SCHEDULED"]}},  # a run that was handed out meanwhile goes on
+        }
+        body = {"flow_runs": runs, "state": {"type": "CANCELLED", "message": SUPERSEDED}, "limit": _CLOSED_AT_ONCE}
+        path = "/flow_runs/bulk_set_state"
+        client.request("POST", path, json=body).raise_for_status()  # type: ignore[arg-type]  # newer than its list
+    return len(needless)
 
 
 def delete_runs(client: SyncPrefectClient, before: datetime) -> int:
@@ -165,6 +209,13 @@ def _unfinished(client: SyncPrefectClient) -> Iterator[Sequence[FlowRun]]:
 
 def _satellite_of(run: FlowRun) -> str:
     return next((tag.removeprefix(SATELLITE_TAG) for tag in run.tags if tag.startswith(SATELLITE_TAG)), "")
+
+
+def _waiting(run: FlowRun, now: datetime) -> WaitingRun:
+    maker = maker_of(
+        is_auto_scheduled=run.auto_scheduled, created_by=str(run.created_by.type) if run.created_by else None
+    )
+    return WaitingRun(str(run.id), str(run.deployment_id), maker, run.next_scheduled_start_time or now)
 
 
 def _heartbeats(client: SyncPrefectClient, runs: Mapping[UUID, FlowRun], now: datetime) -> dict[UUID, datetime]:

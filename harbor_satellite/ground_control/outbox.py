@@ -17,13 +17,16 @@ from sqlalchemy import delete, func, select, update
 from harbor_satellite.ground_control.models import OutboxEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
+    from sqlalchemy import Select
     from sqlalchemy.orm import Session
 
 GROUP_CHANGED: Final = "harbor-satellite.group.changed"
 FLEET_CHANGED: Final = "harbor-satellite.fleet.changed"
 CONFIG_CHANGED: Final = "harbor-satellite.config.changed"
+SATELLITE_CHANGED: Final = "harbor-satellite.satellite.changed"
+"""There is something for a site to do: the only event that starts a run at a site, and the only one that is paced."""
 ROLLOUT_CHANGED: Final = "harbor-satellite.rollout.changed"
 PENDING: Final = "harbor_satellite_outbox_pending"
 """Key in ``Session.info``: this transaction has written an event."""
@@ -65,26 +68,20 @@ def enqueue_groups_changed_soon(
     Returns:
         How many events were added.
     """
-    resources = {f"harbor-satellite.group.{group}": group for group in groups}
-    waiting: set[str] = set()
-    names = sorted(resources)
-    for start in range(0, len(names), _CHUNK):
-        query = (
-            select(OutboxEvent.resource_id)
-            .where(
-                OutboxEvent.event == GROUP_CHANGED,
-                OutboxEvent.delivered_at.is_(None),
-                OutboxEvent.attempts == 0,
-                OutboxEvent.resource_id.in_(names[start : start + _CHUNK]),
-            )
-            .order_by(OutboxEvent.id)  # whoever locks several does it in the same order
-            .with_for_update()
-        )
-        waiting.update(session.scalars(query))
-    available_at = now + timedelta(seconds=delay_seconds)
-    for resource_id in sorted(resources.keys() - waiting):
-        _enqueue(session, GROUP_CHANGED, resource_id, {"group": resources[resource_id]}, now, available_at=available_at)
-    return len(resources) - len(waiting)
+    payloads = {f"harbor-satellite.group.{group}": {"group": group} for group in groups}
+    return _enqueue_once(session, GROUP_CHANGED, payloads, now, available_at=now + timedelta(seconds=delay_seconds))
+
+
+def enqueue_satellites_changed(session: Session, satellites: Collection[str], now: datetime) -> int:
+    """Tell that there is something to do at sites, once this transaction commits: one waiting event for each.
+
+    Their runs are asked for at a pace of the dispatcher's; what was said of others waits no longer for that.
+
+    Returns:
+        How many events were added; see ``enqueue_groups_changed_soon`` for when one that waits is enough.
+    """
+    payloads = {f"harbor-satellite.satellite-state.{name}": {"satellite": str(name)} for name in satellites}
+    return _enqueue_once(session, SATELLITE_CHANGED, payloads, now, available_at=now)
 
 
 def enqueue_fleet_changed(session: Session, satellite: str, now: datetime) -> None:
@@ -104,27 +101,23 @@ def enqueue_rollout_changed(session: Session, rollout_id: int, now: datetime) ->
 
 
 def lease_events(session: Session, limit: int, now: datetime) -> tuple[LeasedEvent, ...]:
-    """Take the oldest due events for a minute, so that no other replica posts them meanwhile."""
-    query = (
-        select(OutboxEvent)
-        .where(OutboxEvent.delivered_at.is_(None), OutboxEvent.available_at <= now)
-        .order_by(OutboxEvent.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    rows = session.scalars(query).all()
-    for row in rows:
-        row.available_at = now + _LEASE
-        row.attempts += 1
-    return tuple(
-        LeasedEvent(row.id, row.event_id, row.event, row.resource_id, dict(row.payload), row.created_at, row.attempts)
-        for row in rows
-    )
+    """Take the oldest due events for a minute, so that no other replica posts them meanwhile; none of satellites."""
+    query = select(OutboxEvent).where(OutboxEvent.event != SATELLITE_CHANGED).order_by(OutboxEvent.id)
+    return _lease(session, query.limit(limit), now)
 
 
-def next_due(session: Session) -> datetime | None:
-    """Return when the next event is due that is not delivered; None if there is none."""
-    return session.scalar(select(func.min(OutboxEvent.available_at)).where(OutboxEvent.delivered_at.is_(None)))
+def lease_satellite_events(session: Session, limit: int, now: datetime) -> tuple[LeasedEvent, ...]:
+    """Take the due events of satellites that have waited longest for their turn, likewise."""
+    query = select(OutboxEvent).where(OutboxEvent.event == SATELLITE_CHANGED)
+    return _lease(session, query.order_by(OutboxEvent.available_at, OutboxEvent.id).limit(limit), now)
+
+
+def next_due(session: Session) -> tuple[datetime | None, datetime | None]:
+    """Return when the next event is due that is not delivered, and the next one of a satellite; None if none is."""
+    query = select(OutboxEvent.event, func.min(OutboxEvent.available_at)).where(OutboxEvent.delivered_at.is_(None))
+    found = dict(session.execute(query.group_by(OutboxEvent.event)).tuples().all())
+    of_satellites = found.pop(SATELLITE_CHANGED, None)
+    return min(found.values(), default=None), of_satellites
 
 
 def mark_delivered(session: Session, ids: Collection[int], now: datetime) -> None:
@@ -140,10 +133,62 @@ def mark_failed(session: Session, events: Sequence[LeasedEvent], now: datetime) 
         session.execute(update(OutboxEvent).where(OutboxEvent.id == event.id).values(available_at=available_at))
 
 
+def keep(session: Session, event: LeasedEvent, until: datetime) -> None:
+    """Put an event back that cannot be posted yet; as it never was, it still stands for later changes."""
+    session.execute(update(OutboxEvent).where(OutboxEvent.id == event.id).values(available_at=until, attempts=0))
+
+
+def drop(session: Session, events: Collection[LeasedEvent]) -> None:
+    """Forget events that nobody needs any more."""
+    session.execute(delete(OutboxEvent).where(OutboxEvent.id.in_([event.id for event in events])))
+
+
 def backoff_seconds(attempts: int) -> float:
     """Return how long to wait after so many failed attempts: 1 s doubling to 5 min, jittered downwards."""
     longest = min(_BACKOFF_LIMIT_SECONDS, 2.0 ** min(attempts - 1, 10))
     return longest * random.uniform(0.5, 1)  # noqa: S311 - spreads load, keeps no secret
+
+
+def _lease(session: Session, query: Select[tuple[OutboxEvent]], now: datetime) -> tuple[LeasedEvent, ...]:
+    is_due = OutboxEvent.delivered_at.is_(None) & (OutboxEvent.available_at <= now)
+    rows = session.scalars(query.where(is_due).with_for_update(skip_locked=True)).all()
+    for row in rows:
+        row.available_at = now + _LEASE
+        row.attempts += 1
+    return tuple(
+        LeasedEvent(row.id, row.event_id, row.event, row.resource_id, dict(row.payload), row.created_at, row.attempts)
+        for row in rows
+    )
+
+
+def _enqueue_once(
+    session: Session, event: str, payloads: Mapping[str, dict[str, str]], now: datetime, *, available_at: datetime
+) -> int:
+    """Add an event for each resource that none waits for; return how many."""
+    names = sorted(payloads)
+    waiting: dict[str, int] = {}
+    for start in range(0, len(names), _CHUNK):
+        query = (
+            select(OutboxEvent.resource_id, OutboxEvent.id)
+            .where(
+                OutboxEvent.event == event,
+                OutboxEvent.delivered_at.is_(None),
+                OutboxEvent.attempts == 0,
+                OutboxEvent.resource_id.in_(names[start : start + _CHUNK]),
+            )
+            .order_by(OutboxEvent.id)  # whoever locks several does it in the same order
+            .with_for_update()
+        )
+        found = dict(session.execute(query).tuples().all())
+        # What it tells of is the latest change, which is what an event's age is counted from; it comes no later.
+        mine = update(OutboxEvent).where(OutboxEvent.id.in_(found.values()))
+        session.execute(mine.values(created_at=now))
+        session.execute(mine.where(OutboxEvent.available_at > available_at).values(available_at=available_at))
+        waiting |= found
+    for resource_id in names:
+        if resource_id not in waiting:
+            _enqueue(session, event, resource_id, payloads[resource_id], now, available_at=available_at)
+    return len(payloads) - len(waiting)
 
 
 def _enqueue(

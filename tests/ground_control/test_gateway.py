@@ -215,6 +215,31 @@ def test_denied_call_is_logged_without_its_body(world: World, caplog: pytest.Log
     assert AUTH[1] not in caplog.text
 
 
+# -- the short question
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(60, 204), (200, 200), (999_999, 200)], ids=["not yet", "due", "far"])
+def test_short_question_is_answered_by_the_shared_look_alone(world: World, seconds: int, status: int) -> None:
+    world.prefect.due = [due_in(MINE, 120), due_in("satellite-other", 10)]
+
+    answer = world.ask("POST", f"/work_pools/{MINE}/due/{seconds}")
+
+    assert answer.status_code == status
+    assert world.prefect.paths() == ["/flow_runs/filter"]
+
+
+def test_short_question_with_nothing_due_is_answered_in_as_few_bytes_as_can_be(world: World) -> None:
+    answer = world.ask("POST", f"/work_pools/{MINE}/due/60")
+
+    assert (answer.status_code, dict(answer.headers), answer.content) == (204, {}, b"")
+
+
+def test_short_question_that_nobody_can_answer_is_maintenance(world: World) -> None:
+    world.prefect.is_down = True
+
+    assert world.ask("POST", f"/work_pools/{MINE}/due/60").status_code == 503
+
+
 # -- what is passed on
 
 

@@ -127,10 +127,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
     gateway: Gateway | None = app.state.gateway
     await run_in_threadpool(_ensure_first_user, context)
-    dispatcher = _dispatcher(context)
-    if dispatcher is None or gateway is None:
+    if gateway is None:
         yield
         return
+    dispatcher = _dispatcher(context, gateway)
     dispatcher.start()
     try:
         async with gateway.running():
@@ -150,8 +150,6 @@ def _ensure_first_user(context: Context) -> None:
         logger.warning("first user not looked for, the database is away error=%s", type(error).__name__)
 
 
-def _dispatcher(context: Context) -> OutboxDispatcher | None:
-    options = context.options
-    if not options.prefect_api_internal_url:
-        return None
-    return OutboxDispatcher(context.factory, options.prefect_api_internal_url, options.prefect_api_auth)
+def _dispatcher(context: Context, gateway: Gateway) -> OutboxDispatcher:
+    url, auth = context.options.prefect_api_internal_url, context.options.prefect_api_auth
+    return OutboxDispatcher(context.factory, url, auth, note_run=gateway.expect_run)

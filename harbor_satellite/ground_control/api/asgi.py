@@ -25,6 +25,7 @@ REQUEST_ID_KEY: Final = "harbor_satellite.request_id"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TOO_LARGE: Final = 413
 _FAILED: Final = 500
+_NOTHING: Final = 204
 
 
 class RequestBoundary:
@@ -55,7 +56,8 @@ class RequestBoundary:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                if message["status"] != _NOTHING:  # polls of idle sites; where nothing is said, nothing went wrong
+                    MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
         if _announced(headers) > self._body_max_bytes:

@@ -146,6 +146,8 @@ SATELLITES: Final[dict[str, Any]] = {
         "groups": ["shops"],
         "config_name": "",
         "schedule": "*/15 * * * *",
+        "own_schedule": "0 3 * * *",
+        "own_timezone": "Europe/Berlin",
         "is_stale": False,
         "state_digest": _DIGEST,
         "state_published_at": _THEN,

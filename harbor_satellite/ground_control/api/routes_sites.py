@@ -1,6 +1,7 @@
 """Handlers that sites call: zero touch registration and status reports."""
 
 import json
+import zlib
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 
@@ -63,9 +64,10 @@ async def report_status(context: SharedContext, caller: CallingSatellite, body: 
     if is_renewal_due is None:
         answer = await run_in_threadpool(_record_news, context, checked)
     else:
-        answer = ReportAnswer(is_renewal_due=is_renewal_due)
+        answer = reports.answer_to(body, is_renewal_due=is_renewal_due)
     # The original's answer is empty; ours says something only to whom there is something to say.
-    return JSONResponse(answer.model_dump()) if answer.is_renewal_due else Response(status_code=200)
+    said = answer.model_dump(exclude_defaults=True)
+    return JSONResponse(said) if said else Response(status_code=200)
 
 
 class _ReportRoute(APIRoute):
@@ -77,7 +79,10 @@ class _ReportRoute(APIRoute):
         async def answer(request: Request) -> Response:
             context = await get_context(request)
             caller = await require_satellite(request, context, await basic_header(request))
-            return await report_status(context, caller, _report_of(await request.body()))
+            body = await request.body()
+            if request.headers.get("Content-Encoding") == "gzip":
+                body = _unpacked(body, context.options.body_max_bytes)
+            return await report_status(context, caller, _report_of(body))
 
         return answer
 
@@ -90,6 +95,20 @@ router.add_api_route(
     response_class=Response,
     route_class_override=_ReportRoute,
 )
+
+
+def _unpacked(body: bytes, most: int) -> bytes:
+    """Return what is in a compressed body; a small one may unpack to any size."""
+    unpacking = zlib.decompressobj(wbits=31)  # gzip
+    try:
+        unpacked = unpacking.decompress(body, most)
+    except zlib.error as error:
+        raise HTTPException(400, "the body is no gzip") from error
+    if unpacking.unconsumed_tail:
+        raise HTTPException(413, f"the body is larger than {most} bytes")
+    if not unpacking.eof:
+        raise HTTPException(400, "the body ends too soon")
+    return unpacked
 
 
 def _report_of(body: bytes) -> StatusReport:

@@ -73,6 +73,10 @@ class SatelliteBody(Body):
     groups: list[str]
     config_name: str
     schedule: str
+    own_schedule: str
+    """Cron that was set at the site itself: it stands above every other; empty: none."""
+    own_timezone: str
+    """IANA name that was set at the site itself; likewise."""
     is_stale: bool
     state_digest: str | None
     """The satellite state that the centre last published for it."""
@@ -107,6 +111,8 @@ class SatelliteBody(Body):
             groups=groups,
             config_name=satellite.config_name,
             schedule=satellite.schedule,
+            own_schedule=satellite.own_schedule,
+            own_timezone=satellite.own_timezone,
             is_stale=is_stale(satellite, now),
             state_digest=satellite.state_digest,
             state_published_at=satellite.state_published_at,
@@ -182,6 +188,12 @@ class StatusBody(Body):
     bytes_today: int
     """Read from the source, by the site's calendar."""
     bytes_this_month: int
+    dropped_receipts: int
+    """Reports of runs that the site could not keep while it could not deliver them."""
+    own_schedule: str
+    """Cron that was set at the site itself: it stands above every other; empty: none."""
+    own_timezone: str
+    """IANA name that was set at the site itself; likewise."""
     groups: list[AppliedGroup]
     failures: list[ImageFailure]
     decisions: list[ImageDecision]
@@ -222,6 +234,9 @@ class StatusBody(Body):
             bytes_from_source=report.bytes_from_source,
             bytes_today=report.bytes_today,
             bytes_this_month=report.bytes_this_month,
+            dropped_receipts=report.dropped_receipts,
+            own_schedule=satellite.own_schedule,
+            own_timezone=satellite.own_timezone,
             groups=report.groups,
             failures=report.failures,
             decisions=report.decisions,

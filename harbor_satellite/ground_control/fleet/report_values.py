@@ -6,7 +6,6 @@ What must not live here: rows and sessions (``reports.py``).
 from __future__ import annotations
 
 import math
-import re
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.oci.digest import is_digest
 from harbor_satellite.state.names import check_name
+from harbor_satellite.state.news import news_digest
 
 if TYPE_CHECKING:
     from harbor_satellite.state.wire import StatusReport
@@ -22,21 +22,6 @@ _COUNT_LIMIT: Final = 2**63 - 1  # what both databases hold
 _GENERATION_LIMIT: Final = 2**31 - 1
 _EARLIEST_YEAR: Final = 2000  # a site without a clock, or Go's zero time
 _REASON_LONGEST: Final = 1000  # characters
-_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
-# Figures that change although nothing happened, or often while something does: they never make a report news.
-_FIGURES: Final = {
-    "activity",
-    "bytes_from_source",
-    "bytes_this_month",
-    "bytes_today",
-    "cpu_percent",
-    "last_sync_duration_ms",
-    "link_bytes_per_second",
-    "memory_used_bytes",
-    "request_created_time",
-    "storage_free_bytes",
-    "storage_used_bytes",
-}
 LATEST_AHEAD: Final = timedelta(minutes=5)
 """How far a site's clock may be ahead of ours and still be believed."""
 OLDEST_KEPT: Final = timedelta(days=7)
@@ -51,10 +36,18 @@ def check_report(report: StatusReport) -> None:
     """
     if report.latest_state_digest and not is_digest(report.latest_state_digest):
         raise InvalidInputError(f"latest_state_digest is not a digest: {report.latest_state_digest[:100]!r}")
-    counts = (report.bytes_from_source, report.bytes_today, report.bytes_this_month, report.image_count)
+    counts = (
+        report.bytes_from_source,
+        report.bytes_today,
+        report.bytes_this_month,
+        report.image_count,
+        report.dropped_receipts,
+    )
     figures = (report.last_sync_duration_ms, report.storage_free_bytes or 0, report.link_bytes_per_second or 0)
     if max(*counts, *figures) > _COUNT_LIMIT:
         raise InvalidInputError("a count of the report is out of range")
+    if report.is_as_before and not report.news_digest:
+        raise InvalidInputError("a report that is as before does not say as which")
     if not math.isfinite(report.cpu_percent):
         raise InvalidInputError("cpu_percent is not a number")
     for group in report.groups:
@@ -66,15 +59,14 @@ def check_report(report: StatusReport) -> None:
 def fingerprint_of(report: StatusReport, credential_id: int) -> str:
     """Return one word for all that is news in a report: an equal one says that nothing happened.
 
-    Activity counts without its numbers: every run of a site at rest says how long it took. The credential
-    counts, because the first report with a new one is news too.
+    The site's own word for it is taken: it is about nobody else, and a report "as before" has nothing besides. The
+    credential counts, because the first report with a new one is news too.
 
     Args:
         report: as it came.
         credential_id: the row of the credential that it came with.
     """
-    news = report.model_dump_json(exclude=_FIGURES)
-    return sha256(f"{credential_id} {_NUMBER.sub('#', report.activity)} {news}".encode(errors="replace")).hexdigest()
+    return sha256(f"{credential_id} {report.news_digest or news_digest(report)}".encode()).hexdigest()
 
 
 def figures_of(report: StatusReport) -> dict[str, Any]:

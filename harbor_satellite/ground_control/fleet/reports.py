@@ -29,6 +29,7 @@ from harbor_satellite.ground_control.models import (
 )
 from harbor_satellite.ground_control.satellites import credentials
 from harbor_satellite.ground_control.satellites.satellites import show_satellite
+from harbor_satellite.ground_control.satellites.schedules import note_own_schedule
 from harbor_satellite.state.wire import ReportAnswer, StatusReport
 
 if TYPE_CHECKING:
@@ -74,20 +75,29 @@ def record_report(session: Session, identity: SatelliteIdentity, report: StatusR
     """
     checked = checked_report(identity, report, now)
     is_renewal_due = note_nothing_new(session, [checked]).get(identity.satellite_id)
-    return record_news(session, checked) if is_renewal_due is None else ReportAnswer(is_renewal_due=is_renewal_due)
+    return record_news(session, checked) if is_renewal_due is None else answer_to(report, is_renewal_due=is_renewal_due)
+
+
+def answer_to(report: StatusReport, *, is_renewal_due: bool) -> ReportAnswer:
+    """Return what a site is told about a report that was taken. Pure."""
+    # To the original's satellites an answer means nothing; ours learn from each that it was taken, and by whom.
+    return ReportAnswer(is_renewal_due=is_renewal_due, is_short_taken=bool(report.news_digest))
 
 
 def record_news(session: Session, checked: CheckedReport) -> ReportAnswer:
     """Take in a report that says something new.
 
     Returns:
-        What the site is to be told.
+        What the site is to be told: one that says it is "as before", and is not, is asked for the whole.
 
     Raises:
         NotFoundError: the satellite was deleted meanwhile.
     """
+    if checked.report.is_as_before:
+        return ReportAnswer(is_report_wanted=True)
     always = {**checked.always, "report_fingerprint": checked.fingerprint}
-    return ReportAnswer(is_renewal_due=_note_news(session, checked.identity, checked.report, always))
+    is_renewal_due = _note_news(session, checked.identity, checked.report, always)
+    return answer_to(checked.report, is_renewal_due=is_renewal_due)
 
 
 def _note_news(session: Session, identity: SatelliteIdentity, report: StatusReport, always: dict[str, Any]) -> bool:
@@ -103,6 +113,7 @@ def _note_news(session: Session, identity: SatelliteIdentity, report: StatusRepo
         satellite.behind_since = _behind_since(session, satellite, report.latest_state_digest or None, now)
         for column, value in {**always, **news_of(report)}.items():
             setattr(satellite, column, value)
+        note_own_schedule(session, satellite, report, now)
         if satellite.lifecycle in {"registered", "stale"}:
             satellite.lifecycle, satellite.lifecycle_since = "active", now
         _keep_applied_groups(session, satellite, report, now)

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from harbor_satellite.ground_control.api.throttle import TokenBuckets
+from harbor_satellite.ground_control.gateway.backlog import without_superseded
 from harbor_satellite.ground_control.gateway.calls import Call, How, find_call
 from harbor_satellite.ground_control.gateway.documents import RefusedError, a_list, parse
 from harbor_satellite.ground_control.gateway.events import EVENTS_MAX, judge_event
@@ -22,6 +23,7 @@ from harbor_satellite.ground_control.gateway.pools import Pools
 from harbor_satellite.ground_control.gateway.prefect_api import Answer, PrefectApi, PrefectAwayError
 from harbor_satellite.ground_control.gateway.requests import (
     FORBIDDEN,
+    NOTHING,
     TOO_MANY,
     CallerGoneError,
     Door,
@@ -38,7 +40,7 @@ from harbor_satellite.ground_control.gateway.requests import (
 from harbor_satellite.ground_control.gateway.rules import IDS_MAX, Allowed, Asked, few
 from harbor_satellite.ground_control.gateway.seen import Seen
 from harbor_satellite.ground_control.gateway.sockets import serve_socket
-from harbor_satellite.state.names import satellite_name
+from harbor_satellite.state.names import satellite_name, work_pool_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -89,6 +91,10 @@ class Gateway:
         self._sockets: Counter[str] = Counter()
         self._buckets = TokenBuckets(_BURST, _PER_SECOND)
         self.seen = Seen(context.factory, context.clock)
+
+    def expect_run(self, satellite: str) -> None:
+        """Note that an event makes a run of a satellite; called in the dispatcher's thread."""
+        self._look.expect(work_pool_name(satellite_name(satellite)))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -227,6 +233,8 @@ class Gateway:
         answer = await self._api.call(call.method, _filled(call.path, asked.params), allowed.body, agent=asked.agent)
         self.counters.allowed += 1
         self._note(call, asked, answer)
+        if call.how is How.POLL:
+            answer = await without_superseded(self._api, answer, self._context.clock())
         return _reply_of(answer)
 
     async def _own_reply(self, how: How, asked: Asked, allowed: Allowed) -> Reply | None:
@@ -237,6 +245,11 @@ class Gateway:
             return _reply_of(await self._pools.read(asked.pool))
         if how is How.HEARTBEAT and not self._pools.takes_heartbeat(asked.pool):
             return Reply(204)
+        if how is How.DUE:
+            ahead = min(timedelta(seconds=allowed.body), HORIZON_MAX)
+            is_due = await self._look.is_due(asked.pool, self._context.clock() + ahead)
+            self.counters.polls_answered_from_memory += not is_due
+            return Reply(200, b"true") if is_due else NOTHING
         if how is How.POLL:
             before = min(datetime.fromisoformat(allowed.body["scheduled_before"]), self._context.clock() + HORIZON_MAX)
             allowed.body["scheduled_before"] = before.isoformat()

@@ -30,6 +30,7 @@ class How(Enum):
     TEMPLATE = "told without asking: done. Prefect would search for its patterns, for ever if they are made for that"
     POOL = "a copy that is kept for a while"
     POLL = "passed on only if the shared look found something due"
+    DUE = "told by the shared look; never passed on"
     EVENTS = "passed on, but for those about others"
     HEARTBEAT = "passed on within the fleet's budget"
 
@@ -54,6 +55,7 @@ CALLS: Final = (
     Call("GET", "/work_pools/{pool}", rules.own_pool, "how the pool is set up", How.POOL),
     Call("PATCH", "/work_pools/{pool}", rules.give_template, "a template, in a pool without one", How.TEMPLATE),
     Call("POST", "/work_pools/{pool}/get_scheduled_flow_runs", rules.poll, "what is due", How.POLL),
+    Call("POST", "/work_pools/{pool}/due/{seconds}", rules.due, "whether a poll would find anything; ours", How.DUE),
     Call("POST", "/work_pools/{pool}/workers/heartbeat", rules.heartbeat, "the worker lives", How.HEARTBEAT),
     Call("GET", "/work_queues/{id}", rules.own("work_queue"), "named beside the run in its events"),
     Call("GET", "/deployments/{id}", rules.own("deployment"), "which flow the run is of"),

@@ -1,7 +1,8 @@
 """One look at Prefect for all sites that poll: which work pools have anything due.
 
 However many sites poll, Prefect is asked once every few seconds, and not at all while nobody does. A poll is
-told "nothing" only by a look that began no longer ago than it may be old, succeeded, and saw everything.
+told "nothing" only by a look that began no longer ago than it may be old, succeeded, and saw everything. And not if
+a run is expected there: an event that makes one is seen by the next poll, however old the look is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _FRESH_SECONDS: Final = 3.0
 _FRESH_MOST_SECONDS: Final = 30.0
 _SHARE: Final = 5.0  # a look that takes long is made seldom: Prefect spends at most a fifth of its time on it
 _FAILED_SECONDS: Final = 2.0
+_EXPECTED_SECONDS: Final = _FRESH_MOST_SECONDS + 5.0
+"""For which a run is expected: an automation makes it within seconds, and then a look must have begun."""
 _SLACK: Final = timedelta(seconds=2 * _FRESH_MOST_SECONDS)
 _PAGE: Final = 200  # Prefect's own most
 _STEP: Final = 160  # pages overlap: runs that start meanwhile move the others up
@@ -57,6 +60,16 @@ class SharedLook:
         self._seen: _Seen | None = None
         self._horizon = timedelta()
         self._failed_at = float("-inf")
+        self._expected: dict[str, float] = {}
+
+    def expect(self, pool: str) -> None:
+        """Note that a run of a pool is being made: its polls are not answered without Prefect for a while.
+
+        May be called in another thread, but in one only.
+        """
+        now = self._monotonic()
+        still = {name: until for name, until in self._expected.items() if until > now}
+        self._expected = {**still, pool: now + _EXPECTED_SECONDS}  # a new one: the loop may be reading the old one
 
     async def is_due(self, pool: str, before: datetime) -> bool:
         """Tell whether Prefect must be asked for the runs of a pool that are due before a moment.
@@ -66,6 +79,8 @@ class SharedLook:
         """
         horizon = min(before - self._clock(), HORIZON_MAX)
         self._horizon = max(self._horizon, horizon)
+        if self._expected.get(pool, 0.0) > self._monotonic():
+            return True
         seen = await self._current(before)
         earliest = seen.due.get(pool)
         if earliest is not None and earliest <= before:

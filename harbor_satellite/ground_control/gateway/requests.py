@@ -54,11 +54,17 @@ class Reply:
     async def send(self, send: Send) -> None:
         """Send it."""
         headers = {"Cache-Control": "no-store", "Content-Length": str(len(self.body)), **self.headers}
+        if self == NOTHING:  # most of what the links of idle sites carry
+            headers = {}
         if self.body:
             headers["Content-Type"] = "application/json"
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": raw})
         await send({"type": "http.response.body", "body": self.body})
+
+
+NOTHING: Final = Reply(204)
+"""Nothing is due, or nothing is to be said."""
 
 
 def refusal(status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:

@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["flow_run", "task_run", "deployment", "work_queue", "work_pool", "flow", "artifact", "lease"]
 
-SITE_FLOWS: Final = frozenset({"replicate-state", "report-status", "audit-registry", "register-satellite"})
+SITE_FLOWS: Final = frozenset(
+    {"replicate-state", "report-status", "audit-registry", "register-satellite", "configure-host"}
+)
 """Flows that sites run; Prefect keeps one of each for all of them."""
 _LOGS_MAX: Final = 5000  # in one request
 IDS_MAX: Final = 200  # that one request may name: each may cost a look at Prefect
 _LIMIT_MAX: Final = 200  # of one answer; Prefect's own
+
+_SECONDS_DIGITS: Final = 6
 
 _DETAILS: Final = frozenset(
     {"scheduled_time", "pause_timeout", "pause_reschedule", "pause_key", "refresh_cache", "retriable"}
@@ -118,6 +122,15 @@ def poll(asked: Asked) -> Allowed:
     if limit is not None and (not isinstance(limit, int) or not 0 <= limit <= _LIMIT_MAX):
         raise RefusedError("the limit is no number up to 200")
     return Allowed(only(body, frozenset({"scheduled_before", "limit", "work_queue_names"})))
+
+
+def due(asked: Asked) -> Allowed:
+    """Allow asking whether the satellite's own pool has runs that are due within so many seconds."""
+    own_pool(asked)
+    seconds = asked.params["seconds"]
+    if not (seconds.isascii() and seconds.isdigit() and len(seconds) <= _SECONDS_DIGITS):
+        raise RefusedError("not a number of seconds")
+    return Allowed(int(seconds))
 
 
 def heartbeat(asked: Asked) -> Allowed:

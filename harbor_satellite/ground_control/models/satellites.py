@@ -70,6 +70,8 @@ class Satellite(Base):
     bytes_this_month: Mapped[int] = mapped_column(BigInteger, server_default="0")
     storage_free_bytes: Mapped[int | None] = mapped_column(BigInteger)
     link_bytes_per_second: Mapped[int | None] = mapped_column(BigInteger)  # as the site last measured
+    own_schedule: Mapped[str] = mapped_column(String(128), server_default=text("''"))  # cron set at the site, checked
+    own_timezone: Mapped[str] = mapped_column(String(64), server_default=text("''"))  # IANA name set there, checked
 
 
 class SatelliteStateHistory(Base):

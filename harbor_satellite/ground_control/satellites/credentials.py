@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select, update
 
 from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, NotFoundError, RemoteError
+from harbor_satellite.ground_control import outbox
 from harbor_satellite.ground_control.groups import generations, groups
 from harbor_satellite.ground_control.models import Credential, Satellite, SatelliteGroup
 from harbor_satellite.ground_control.people import audit_log
@@ -278,6 +279,7 @@ def _grant(
         if not credential.is_renewal_due:
             credential.is_renewal_due = True
             revisions.note_change(session)
+            outbox.enqueue_satellites_changed(session, (satellite.name,), now)
         return False
     if list(granted) != credential.granted_projects:  # what the source lacks is asked for again and again
         changes = {"projects": [credential.granted_projects, list(granted)], "username": [None, credential.username]}

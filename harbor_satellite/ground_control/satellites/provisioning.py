@@ -31,7 +31,7 @@ _AT_ONCE: Final = 1000  # satellites in one statement
 
 @dataclass(frozen=True, slots=True)
 class WantedDeployment(SatelliteDeployment):
-    """What Prefect must hold for one satellite, as its configs have it."""
+    """What Prefect must hold for one satellite, as the site itself or else its configs have it."""
 
     timezone: str = "UTC"
     """IANA name; of the schedule."""
@@ -55,7 +55,8 @@ def wanted_deployments(session: Session, names: Collection[str] | None = None) -
         session: reads only.
         names: of these satellites; None: of all.
     """
-    query = select(Satellite.id, Satellite.name, Satellite.schedule, Satellite.state_digest)
+    own = (Satellite.own_schedule, Satellite.own_timezone)
+    query = select(Satellite.id, Satellite.name, Satellite.schedule, Satellite.state_digest, *own)
     query = query.where(Satellite.lifecycle != REVOKED).order_by(Satellite.name)
     rows = session.execute(query if names is None else query.where(Satellite.name.in_(names))).all()
     wanted = []
@@ -68,10 +69,10 @@ def wanted_deployments(session: Session, names: Collection[str] | None = None) -
             wanted.append(
                 WantedDeployment(
                     name=SatelliteName(row.name),
-                    schedule=(config and config.schedule) or row.schedule,
+                    schedule=row.own_schedule or (config and config.schedule) or row.schedule,
                     groups=tuple(map(GroupName, members[row.id])),
                     state_digest=row.state_digest,
-                    timezone=(config and config.timezone) or "UTC",
+                    timezone=row.own_timezone or (config and config.timezone) or "UTC",
                 )
             )
     return tuple(wanted)

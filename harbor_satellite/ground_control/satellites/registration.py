@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from harbor_satellite.errors import AuthenticationError
 from harbor_satellite.ground_control.models import Credential, RegistrationToken, Satellite
 from harbor_satellite.ground_control.people import audit_log
-from harbor_satellite.ground_control.satellites import credentials
+from harbor_satellite.ground_control.satellites import credentials, satellite_states
 from harbor_satellite.ground_control.satellites.satellites import group_names_of
 from harbor_satellite.ground_control.tokens import hash_token, verify_token
 from harbor_satellite.state.names import SatelliteName, satellite_state_repository, work_pool_name
@@ -85,6 +85,8 @@ def claim(
     changes = {"username": [", ".join(ended) or None, issued.username]}
     resource = f"satellite:{satellite.name}"
     audit_log.record(session, replace(actor, name=resource), "satellite.claim", resource, changes=changes, now=now)
+    # 4 Its first replication does not wait for its schedule.
+    satellite_states.ask_for_runs(session, (satellite.name,), now)
     return _registration(session, satellite, issued, addresses)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import func, or_, select
 
 from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.ground_control import outbox
 from harbor_satellite.ground_control.database import reading
 from harbor_satellite.ground_control.models import Credential, Satellite
 from harbor_satellite.ground_control.people import audit_log
@@ -101,6 +102,7 @@ def mark_due(session: Session, before: timedelta, actor: Actor, now: datetime) -
         audit_log.record(session, actor, "credential.due", f"satellite:{satellite}", changes=changes, now=now)
     if found:
         revisions.note_change(session)
+        outbox.enqueue_satellites_changed(session, [satellite for _, satellite in found], now)
     return tuple(satellite for _, satellite in found)
 
 

@@ -1,6 +1,6 @@
 """Publishing satellites: the generations of its groups that a satellite may have → its state at the source.
 
-Level-triggered and safe to repeat; the row and the push stand or fall together.
+Level-triggered and safe to repeat; the row, the push and the event that tells the site stand or fall together.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def publish_satellite(
     serial = next_serial(wanted.serial, now)  # which makes it another state, even of the same content
     raw, digest = _compose(wanted, serial, registry)
     satellite_states.record_satellite_state(session, satellite, digest, now, serial=serial)
+    satellite_states.ask_for_runs(session, (satellite,), now)
     pusher.push(satellite_state_repository(satellite_name(satellite)), ("latest",), raw)
     _LOG.info("published satellite state satellite=%s digest=%s", satellite, digest)
     return True

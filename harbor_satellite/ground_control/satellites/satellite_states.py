@@ -9,8 +9,9 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select
 
+from harbor_satellite.ground_control import outbox
 from harbor_satellite.ground_control.groups import groups
 from harbor_satellite.ground_control.groups.generations import followed_generation, newest_generations
 from harbor_satellite.ground_control.models import (
@@ -210,6 +211,22 @@ def record_satellite_state(
     oldest_kept = kept.offset(KEPT_SATELLITE_STATES - 1).limit(1).scalar_subquery()
     session.execute(delete(history).where(mine, history.id < oldest_kept))
     return True
+
+
+def ask_for_runs(session: Session, names: Collection[str], now: datetime) -> int:
+    """Tell the sites of satellites, once this transaction commits, that there is something to do.
+
+    Nobody is told before there is a site and a state: whichever of the two comes second calls this again.
+
+    Returns:
+        How many are told that were not going to be anyway.
+    """
+    there, asked = and_(Satellite.credential_serial > 0, Satellite.state_digest.is_not(None)), sorted(names)
+    told = list[str]()
+    for start in range(0, len(asked), _NAMES_AT_ONCE):
+        batch = asked[start : start + _NAMES_AT_ONCE]
+        told += session.scalars(select(Satellite.name).where(Satellite.name.in_(batch), there))
+    return outbox.enqueue_satellites_changed(session, told, now)
 
 
 def satellite_deployments(session: Session, group: str | None = None) -> tuple[SatelliteDeployment, ...]:
