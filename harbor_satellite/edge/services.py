@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import threading
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 PLAN_FILE: Final = "services.json"
 """In the satellite's folder, 0600: the plan may hold a probe's credential."""
@@ -21,6 +21,7 @@ SIGHTINGS_FILE: Final = "services-seen.json"
 """In the satellite's folder: what the supervisor saw last."""
 RESTART_NOW: Final = 75
 """Exit status by which a service asks to be started again at once (EX_TEMPFAIL)."""
+_PRIVATE_FILE: Final = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,11 @@ def read_plan(folder: Path) -> ServicePlan:
     except FileNotFoundError:
         return ServicePlan()
     try:
-        return ServicePlan(tuple(_service(item) for item in document["services"]))
-    except (KeyError, TypeError) as error:
+        services = tuple(_service(item) for item in document["services"])
+        if len({service.name for service in services}) < len(services):
+            raise ValueError(f"{folder / PLAN_FILE}: two services of one name")
+        return ServicePlan(services)
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / PLAN_FILE}: {error!r}") from error
 
 
@@ -116,16 +120,28 @@ def write_sightings(folder: Path, sightings: tuple[Sighting, ...]) -> None:
 
 
 def _service(item: dict[str, Any]) -> Service:
-    probe = item["probe"]
-    return Service(**{**item, "argv": tuple(item["argv"]), "probe": Probe(**probe) if probe else None})
+    said = item["probe"]
+    probe = Probe(**said) if said else None
+    service = Service(**{**item, "argv": tuple(item["argv"]), "probe": probe})
+    if not service.argv or not all(name and "=" not in name for name in service.env):
+        raise ValueError(f"service {service.name}: no argv, or a variable without a name")
+    for text in (service.name, *service.argv, *service.env, *service.env.values()):
+        if b"\0" in os.fsencode(text):  # which raises for what is no text
+            raise ValueError(f"service {service.name}: a text that no process can be given")
+    numbers = (probe.interval_seconds, probe.timeout_seconds, probe.failures, probe.grace_seconds) if probe else ()
+    if not all(number >= 0 for number in (service.alive_seconds, *numbers)):
+        raise ValueError(f"service {service.name}: a time before its beginning")
+    return service
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # 0600
+    # Not by `tempfile`: with it come five packers, and the supervisor is to be small.
+    temporary = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
     try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _PRIVATE_FILE)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file)
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
