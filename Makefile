@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := $(CURDIR)/.tools
 export PATH := $(TOOLS)/bin:$(PATH)
-PYTEST := $(BIN)/python -m pytest --numprocesses 3
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-all check bench lock format clean
+.PHONY: help demo serve test test-all check bench soak lock format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(VENV)/.installed  ## Check format, lint, types and layers
 
 bench: $(VENV)/.installed $(TOOLS)/.installed $(TOOLS)/.installed-bench  ## Measure copying beside every copier found on PATH, as ratios (about 10 minutes)
 	$(BIN)/python -m tests.benchmarks
+
+soak: $(VENV)/.installed $(TOOLS)/.installed  ## Trouble a site with cuts and kills for half an hour (root; MINUTES=…)
+	$(BIN)/python -m tests.soak $(MINUTES)
 
 format: $(VENV)/.installed  ## Format the code
 	$(BIN)/ruff format .

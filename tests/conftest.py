@@ -10,6 +10,7 @@ from xdist.scheduler import LoadScopeScheduling
 pytest_plugins = ["tests.fixtures_ground_control", "tests.fixtures_registry"]
 
 _TOGETHER = {"acceptance", "flows", "ground_control"}
+_SECOND_HALF = "test_g"  # of the acceptance tests: they mostly wait, so two centres share the machine
 _FOREIGN_PREFIXES = ("PREFECT_", "HARBOR_SATELLITE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
 
 
@@ -26,6 +27,8 @@ class _Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         _, folder, *rest = nodeid.split("::", 1)[0].split("/")
+        if folder == "acceptance":
+            return f"{folder} {'2' if rest[0] >= _SECOND_HALF else '1'}"
         return folder if folder in _TOGETHER else "/".join((folder, *rest))
 
 
