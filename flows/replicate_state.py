@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from prefect import flow
@@ -11,7 +12,7 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.report_status import report_status
-from harbor_satellite.errors import HarborSatelliteError, PausedError
+from harbor_satellite.errors import ConflictError, HarborSatelliteError, PausedError
 from tasks.images import (
     check_state,
     copy_images,
@@ -40,21 +41,38 @@ MAX_ROUNDS = 3  # a state that moved while it was applied is applied too, instea
 )
 def replicate_state(satellite: str) -> State[str]:
     """Replicate until the site is in step, show what was done and why, and report to Ground Control."""
-    try:
-        with open_site(satellite) as site:
-            outcome = replicate(site)
-    except PausedError as error:
-        return Completed(message=f"paused: {error}")
-    finally:
+    with contextlib.ExitStack() as stack:
         # Whatever became of the run, the centre should hear of it; if it cannot, the run's own end still counts.
-        delivered = report_status(satellite, return_state=True)
-        if not delivered.is_completed():
-            get_run_logger().warning("report not delivered reason=%s", delivered.message)
+        stack.callback(report, satellite)
+        try:
+            site = hold_site(satellite, stack)
+            if site is None:
+                stack.pop_all()  # who holds the site reports
+                return Completed(message="another run is under way at this site, and does all there is to do")
+            outcome = replicate(site)
+        except PausedError as error:
+            return Completed(message=f"paused: {error}")
     if outcome.is_news:
         publish_table(satellite, outcome)
     if failed := outcome.of("failed"):
         return Failed(message=f"{len(failed)} of {len(outcome.images)} images failed: {failed[0].reason}")
     return Completed(message=outcome.summary())
+
+
+def hold_site(satellite: str, stack: contextlib.ExitStack) -> Site | None:
+    """Take the site's lock and open its registries; None: another run has it, such as one by the site's own timer."""
+    try:
+        return stack.enter_context(open_site(satellite))
+    except ConflictError as error:
+        get_run_logger().info("not now: %s", error)
+        return None
+
+
+def report(satellite: str) -> None:
+    """Report to Ground Control, or say why not."""
+    delivered = report_status(satellite, return_state=True)
+    if not delivered.is_completed():
+        get_run_logger().warning("report not delivered reason=%s", delivered.message)
 
 
 def replicate(site: Site) -> RunOutcome:

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks.centre import open_centre
-from tasks.watch import end_lost_runs, mark_silent, prune_rows, prune_runs
+from tasks.watch import close_superseded, end_lost_runs, mark_silent, prune_rows, prune_runs
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 @flow(name="watch-fleet", persist_result=False)
 def watch_fleet() -> State[None]:
-    """Mark who has gone silent, end the runs that are no more, forget what is too old; each time from the rows."""
+    """Mark who has gone silent, end the runs that are no more or not needed, forget what is too old."""
     with open_centre() as centre:
         silent = mark_silent(centre)
         ended = end_lost_runs(centre)
+        closed = close_superseded(centre)
         runs = prune_runs(centre)
         rows = prune_rows(centre)
     pruned = runs + sum(rows.values())
-    return Completed(message=f"{len(silent)} went silent, {ended} lost runs ended, {pruned} old rows deleted")
+    runs_told = f"{ended} lost and {closed} superseded runs ended"
+    return Completed(message=f"{len(silent)} went silent, {runs_told}, {pruned} old rows deleted")

@@ -12,7 +12,10 @@
       ├ RemoteError               a peer is unreachable or refused (.status, .retryable, .retry_after_seconds)
       ├ ConflictError             one-time token already used, name taken, another replication is running
       ├ AuthenticationError       the caller is not who it says, or may not do this
+      │   └ TokenRefusedError     a one-time token lets no site in (any more)
       ├ StorageError              the local disk is full, read-only or damaged
+      │   └ OtherMachineError     a file was encrypted with the key of another machine
+      ├ HostError                 a container runtime of this machine does not take its configuration
       ├ NoRecordError             nothing was replicated here yet, so there is nothing to say or to go back to
       └ PausedError               bytes may not move now: outside the sync windows, or a cap is reached (.until)
 
@@ -150,6 +153,17 @@ class AuthenticationError(HarborSatelliteError):
         return "Check user name, password or token; log in again."
 
 
+class TokenRefusedError(AuthenticationError):
+    """A one-time token lets no site in: it is unknown, used, revoked or expired."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should do."""
+        return (
+            "Make a new one at the centre, `harbor-satellite fleet satellite token NAME`, and register with that; "
+            "a token lets one site in, once."
+        )
+
+
 class StorageError(HarborSatelliteError):
     """The local disk is full, read-only or damaged."""
 
@@ -161,6 +175,26 @@ class StorageError(HarborSatelliteError):
             "start anew: the site then looks at its registry again, and forgets what it put there itself (nothing of "
             "that is deleted by it any more)."
         )
+
+
+class OtherMachineError(StorageError):
+    """A file was encrypted with a key that is bound to another machine, or the salt of the key was lost."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should do."""
+        return (
+            "The disk was moved, the machine's identity has changed, or machine-key.json was lost. Put it back, or "
+            "register this site again: make a one-time token at the centre (`harbor-satellite fleet satellite token "
+            "NAME`), then `harbor-satellite edge register --again`. The images stay."
+        )
+
+
+class HostError(HarborSatelliteError):
+    """A container runtime of this machine did not take its configuration."""
+
+    def diagnostics(self) -> str:
+        """Say what an operator should check."""
+        return "The runtime's files are as they were. Look at its log (journalctl -u UNIT), then apply again."
 
 
 class NoRecordError(HarborSatelliteError):

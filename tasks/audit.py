@@ -31,12 +31,12 @@ def read_content(satellite: str) -> AuditReport:
     Args:
         satellite: who this site should be; a run meant for another satellite is refused.
     """
-    settings = SatelliteSettings()
+    settings = effective_settings(SatelliteSettings())
     store = _store_of(settings, satellite)
     options = AuditOptions(
         budget_bytes=settings.audit_budget_bytes,
         bytes_per_second=settings.audit_bytes_per_second,
-        platforms=effective_settings(settings).replication_options().platforms,
+        platforms=settings.replication_options().platforms,
     )
     with local_registry(settings) as registry:
         report = audit_site(registry, store, options)

@@ -11,8 +11,10 @@ import typer
 from pydantic import ValidationError
 
 from harbor_satellite import __version__
+from harbor_satellite.argv import hide_token
 from harbor_satellite.cli.lazy import lazy_group
 from harbor_satellite.cli.pausing import PAUSED
+from harbor_satellite.edge.log_lines import set_up_logging
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, PausedError
 
 _COMMANDS: Final = {
@@ -49,26 +51,27 @@ def _show_version(is_asked: bool) -> None:  # noqa: FBT001  (typer calls it so)
 @app.callback()
 def options(
     log_level: Annotated[
-        str, typer.Option(help="DEBUG, INFO, WARNING or ERROR; to standard error.", envvar="HARBOR_SATELLITE_LOG_LEVEL")
-    ] = "WARNING",
+        str,
+        typer.Option(
+            help="DEBUG, INFO, WARNING or ERROR; to standard error. Default: INFO for `edge run`, else WARNING.",
+            envvar="HARBOR_SATELLITE_LOG_LEVEL",
+        ),
+    ] = "",
     version: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Set what is common to all commands."""
     levels = logging.getLevelNamesMapping()
-    if log_level.upper() not in levels:
+    name = log_level.upper() or "WARNING"
+    if name not in levels:
         raise typer.BadParameter(f"not a log level: {log_level}", param_hint="--log-level")
-    logging.basicConfig(
-        level=levels[log_level.upper()],
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line per request is our clients' business
+    set_up_logging(levels[name])
 
 
 def main() -> None:
     """Run the command line; an error of the library becomes two lines and an exit code."""
+    hide_token()  # where the program was not started by its console script, which does so before all imports
     # httpx does without its own command line where it cannot be imported: with it come rich, click and pygments,
     # a fifth of what a site's sync spends on starting.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]  # how Python marks what must not be imported

@@ -51,7 +51,7 @@ def receipt(
     """Write, as JSON, what this site holds and follows: to be carried to where a bundle is made for it."""
     from harbor_satellite.satellite.site_contents import read_site  # noqa: PLC0415  (each command its own imports)
 
-    settings = effective_settings(site_settings(data_dir, target))
+    settings = effective_settings(site_settings(data_dir, target), is_target_given=bool(target))
     store = SatelliteStore(settings.data_dir)
     registration = _registration(store)
     records = [store.applied(), given_store(settings).applied()]

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
+def lazy_group(commands: Mapping[str, str], hidden: frozenset[str] = frozenset()) -> type[TyperGroup]:
     """Make a group of commands that are imported one by one.
 
     Args:
         commands: command → ``module:attribute`` under ``harbor_satellite.cli``; the attribute is a function, or an app.
+        hidden: those that no help shows.
     """
 
     class LazyGroup(TyperGroup):
@@ -28,17 +29,17 @@ def lazy_group(commands: Mapping[str, str]) -> type[TyperGroup]:
             # All of them for a name that is none: then the answer suggests the likeliest.
             for name in (cmd_name,) if cmd_name in commands else commands:
                 if name not in self.commands:
-                    self.add_command(_load(commands[name]), name)
+                    self.add_command(_load(commands[name], is_hidden=name in hidden), name)
             return super().get_command(ctx, cmd_name)
 
     return LazyGroup
 
 
-def _load(place: str) -> Any:
+def _load(place: str, *, is_hidden: bool) -> Any:
     module, _, attribute = place.partition(":")
     found = getattr(importlib.import_module(f"harbor_satellite.cli.{module}"), attribute)
     if isinstance(found, typer.Typer):
         return typer.main.get_group(found)
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command()(found)
+    app.command(hidden=is_hidden)(found)
     return typer.main.get_command(app)

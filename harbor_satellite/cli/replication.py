@@ -68,7 +68,7 @@ def sync(
     """
     settings = site_settings(data_dir, target)
     given_source(source)
-    settings = settings if state else effective_settings(settings)
+    settings = settings if state else effective_settings(settings, is_target_given=bool(target))
     options = settings.replication_options(is_deep=deep, is_asked_for=True)
     if platform:
         options = replace(options, platforms=tuple(sorted({Platform.parse(item) for item in platform})))

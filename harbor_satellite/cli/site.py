@@ -1,4 +1,4 @@
-"""``harbor-satellite edge registry|user|register|run``: the parts of a site."""
+"""``harbor-satellite edge registry|user|run``: the parts of a site."""
 
 from __future__ import annotations
 
@@ -25,13 +25,30 @@ def registry(
     authenticated_read: Annotated[
         bool, typer.Option("--authenticated-read", help="Pulls, too, need a user of the htpasswd file.")
     ] = False,
+    tls_certificate: Annotated[Path | None, typer.Option(help="PEM: speak TLS with this certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="PEM: the certificate's key, without a passphrase.")] = None,
+    retention_seconds: Annotated[
+        float | None, typer.Option(help="How long a manifest without a tag is kept. Without: a week.", min=0)
+    ] = None,
 ) -> None:
     """Serve the embedded registry alone, until SIGTERM."""
-    from harbor_satellite.registry.server import run_registry_server  # noqa: PLC0415  (each command its own imports)
+    # Each command its own imports.
+    from harbor_satellite.registry.server import UNTAGGED_AGE_SECONDS, run_registry_server  # noqa: PLC0415
+    from harbor_satellite.registry.server_process import KeyPair  # noqa: PLC0415
 
+    if bool(tls_certificate) != bool(tls_key):
+        raise InvalidInputError("--tls-certificate and --tls-key go together")
     if htpasswd:
         warn_of_writers(htpasswd, writer or [])
-    run_registry_server(root, listen, htpasswd, anonymous_read=not authenticated_read, writers=writer or None)
+    run_registry_server(
+        root,
+        listen,
+        htpasswd,
+        anonymous_read=not authenticated_read,
+        writers=writer or None,
+        key_pair=KeyPair(tls_certificate, tls_key) if tls_certificate and tls_key else None,
+        untagged_age_seconds=UNTAGGED_AGE_SECONDS if retention_seconds is None else retention_seconds,
+    )
 
 
 def warn_of_writers(htpasswd: Path, writers: list[str]) -> None:
@@ -65,39 +82,6 @@ def user(
     )
     set_password(htpasswd, name, password.rstrip("\n"))
     typer.echo(f"{name} is a user of {htpasswd}")
-
-
-def register(
-    ground_control: Annotated[str, typer.Option(help="URL of Ground Control.")] = "",
-    token_file: Annotated[Path | None, typer.Option(help="File with the one-time token.")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Claim a new token although this site is registered.")] = False,
-) -> None:
-    """Exchange the one-time token for credentials; safe to repeat.
-
-    The token comes from --token-file or HARBOR_SATELLITE_TOKEN, never from the command line, where `ps` shows it.
-    """
-    from harbor_satellite.edge.site import verify_option  # noqa: PLC0415
-    from harbor_satellite.satellite.ground_control_client import GroundControlClient  # noqa: PLC0415
-    from harbor_satellite.satellite.registration import read_token  # noqa: PLC0415
-    from harbor_satellite.satellite.registration import register as register_site  # noqa: PLC0415
-    from harbor_satellite.satellite.store import SatelliteStore  # noqa: PLC0415
-
-    settings = _settings(ground_control, token_file)
-    with GroundControlClient(settings.ground_control_url, verify=verify_option(settings)) as client:
-        store = SatelliteStore(settings.data_dir)
-        token = read_token(settings.token, settings.token_file)
-        registration = register_site(client, store, token, is_again=again)
-    typer.echo(f"registered as {registration.satellite or registration.auth.username}; follows {registration.state}")
-
-
-def run(
-    ground_control: Annotated[str, typer.Option(help="URL of Ground Control.")] = "",
-    token_file: Annotated[Path | None, typer.Option(help="File with the one-time token.")] = None,
-) -> None:
-    """Register if need be, then be this site's edge worker until SIGTERM."""
-    from harbor_satellite.edge.agent import run_agent  # noqa: PLC0415  (Prefect takes a second to import)
-
-    run_agent(_settings(ground_control, token_file))
 
 
 def _settings(ground_control: str, token_file: Path | None) -> SatelliteSettings:

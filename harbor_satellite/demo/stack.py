@@ -16,7 +16,7 @@ from harbor_satellite.processes import Child, free_port
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import set_password
-from harbor_satellite.registry.zot import zot_config
+from harbor_satellite.registry.zot import ZotSettings, zot_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,10 +138,8 @@ class DemoStack:
         if self.registry_kind == "zot":
             config = self.folder / f"zot-{name}.json"
             port = int(_port(url))
-            config.write_text(
-                zot_config(root, "127.0.0.1", port, htpasswd=htpasswd, writer=writer, anonymous_read=is_public),
-                encoding="utf-8",
-            )
+            zot = ZotSettings(root, "127.0.0.1", port, htpasswd, writer, anonymous_read=is_public)
+            config.write_text(zot_config(zot), encoding="utf-8")
             return ("zot", "serve", str(config))
         listen = url.removeprefix("http://")
         users = ("--htpasswd", str(htpasswd), "--writer", writer)

@@ -1,4 +1,7 @@
-"""The agent of a site: registers if need be, then is the site's edge worker until it is told to stop.
+"""The agent of a site: registers if need be, works for Prefect, keeps time without it, and shows how it is.
+
+What lives here: what is started, watched and stopped, and in which order. What must not: the parts themselves. A part
+that the site can do without (status page, reports, runtimes) never ends the agent.
 
 Prefect reads its settings when it is first imported, so they are put into the environment before that.
 """
@@ -9,80 +12,218 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
 import sys
-import time
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
-from harbor_satellite.edge.credential import open_ground_control, renew_own_credential
+from harbor_satellite.edge.credential import renew_own_credential
+from harbor_satellite.edge.log_lines import adopt_handlers
+from harbor_satellite.edge.own_settings import OwnSettings
 from harbor_satellite.edge.proxy import RunningProxy
-from harbor_satellite.errors import AuthenticationError, HarborSatelliteError, InvalidInputError, NotFoundError
+from harbor_satellite.edge.registration import StoppedError, ensure_registered
+from harbor_satellite.edge.reporter import Reporter
+from harbor_satellite.edge.status_server import StatusServer
+from harbor_satellite.edge.threads import in_thread
+from harbor_satellite.edge.time_keeper import TimeKeeper
+from harbor_satellite.edge.watch import Watch
 from harbor_satellite.project import enter
-from harbor_satellite.satellite.registration import read_token, register
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.names import satellite_name, work_pool_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from harbor_satellite.settings import SatelliteSettings
     from harbor_satellite.state.wire import Registration
 
 _LOG = logging.getLogger(__name__)
-_FIRST_WAIT_SECONDS: Final = 2.0
-_LONGEST_WAIT_SECONDS: Final = 300.0
-_SETTLE_SECONDS: Final = 3.0
+_ALIVE_FILE: Final = "agent.alive"
+_ALIVE_SECONDS: Final = 10.0
+# Together less than the supervisor waits for before it kills.
+_END_SECONDS: Final = 2.0
+_SETTLE_SECONDS: Final = 2.0
+_DRAIN_SECONDS: Final = 1.0
 
 
-def run_agent(settings: SatelliteSettings) -> None:
-    """Register, then poll the satellite's work pool and run its flows; returns after SIGTERM or SIGINT.
+class Part(Protocol):
+    """A part that the site can do without."""
+
+    def start(self) -> None:
+        """Begin, in a thread of its own."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+def run_agent(settings: SatelliteSettings) -> NoReturn:
+    """Be the site's agent until SIGTERM or SIGINT; the process ends here, with 75 to be started again at once.
 
     Raises:
-        AuthenticationError: the one-time token is not good.
-        InvalidInputError: there is no token, or no Prefect API to poll.
+        InvalidInputError: the settings ask for what cannot be.
     """
     _export(settings)
-    registration = _registered(settings)
-    satellite = satellite_name(registration.satellite)
-    proxy = _proxy_to(registration, settings)
-    _LOG.info("polling pool=%s api=%s", work_pool_name(satellite), registration.prefect_api_url)
     enter()
-    try:
-        asyncio.run(_work(work_pool_name(satellite), settings.poll_interval_seconds))
-    finally:
-        if proxy:  # what it holds still for the centre is worth some seconds, whatever ended the worker
-            proxy.stop(_SETTLE_SECONDS)
-    # A flow thread that is still copying holds nothing that a restart would miss: it is not waited for.
+    asyncio.run(_live_and_leave(settings))
+    raise AssertionError  # the process has ended
+
+
+async def _live_and_leave(settings: SatelliteSettings) -> NoReturn:
+    code = await Agent(settings).live()
+    # A thread that is still copying holds nothing that a restart would miss: neither it nor a task is waited for.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
-def _proxy_to(registration: Registration, settings: SatelliteSettings) -> RunningProxy | None:
-    """Start the site's own way to Prefect, and tell Prefect's client; None: an operator has named an API."""
-    if os.environ.get("PREFECT_API_URL"):
+class Agent:
+    """Everything that one site's agent does."""
+
+    def __init__(self, settings: SatelliteSettings) -> None:
+        self._settings = OwnSettings(settings)
+        self._stopping = threading.Event()
+        self._proxy: RunningProxy | None = None
+        self._reporter: Reporter | None = None
+        self._pool = ""
+
+    async def live(self) -> int:
+        """Do everything, until told to stop; return the exit status."""
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, told.set)
+        page = started("status page", lambda: StatusServer(self._settings.own, lambda: self._settings.own))
+        alive = asyncio.create_task(self._show_life())
+        working, waiting = asyncio.create_task(self._work()), asyncio.create_task(told.wait())
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        _LOG.info("stopping")
+        for task in (waiting, alive):
+            task.cancel()
+        code = await _end_of(working)
+        await self._let_go()
+        stopped("status page", page.stop if page else None)
+        return code
+
+    async def _show_life(self) -> None:
+        """Touch a file from the event loop, by which the supervisor sees that it turns."""
+        path = self._settings.own.data_dir / _ALIVE_FILE
+        while True:
+            try:
+                path.touch(mode=0o600)
+            except OSError as error:
+                _LOG.debug("cannot touch %s: %s", path, error.strerror)
+            await asyncio.sleep(_ALIVE_SECONDS)
+
+    async def _work(self) -> int:
+        settings = self._settings.own
+        try:
+            registration = await in_thread(lambda: ensure_registered(settings, self._stopping))
+        except StoppedError:
+            return 0
+        # The original's Ground Control names no satellite.
+        satellite = registration.satellite or registration.auth.username
+        self._proxy = self._proxy_to(registration)
+        reporter = self._reporter = started("reporter", lambda: self._make_reporter(satellite))
+        if reporter and self._proxy:
+            self._proxy.on_back = reporter.nudge
+        has_prefect = bool(os.environ.get("PREFECT_API_URL"))
+        keeper = TimeKeeper(self._settings, registration, self._proxy, reporter, has_prefect=has_prefect)
+        watch = Watch(self._settings, self._proxy, reporter)
+        parts: list[Coroutine[Any, Any, int | None]] = [keeper.keep(), watch.keep()]
+        if has_prefect:
+            self._pool = work_pool_name(satellite_name(satellite))
+            _LOG.info("polling pool=%s api=%s", self._pool, registration.prefect_api_url)
+            parts.append(self._work_for_prefect(keeper, watch))
+        else:
+            _LOG.info("Ground Control named no Prefect: this site keeps time by itself")
+        return await _first_of(parts)
+
+    def _proxy_to(self, registration: Registration) -> RunningProxy | None:
+        """Start the site's own way to Prefect, and tell Prefect's client; None: there is none, or another one."""
+        if os.environ.get("PREFECT_API_URL") or not registration.prefect_api_url:
+            return None
+        settings = self._settings.own
+        store = SatelliteStore(settings.data_dir)
+        ca = str(settings.ca or store.registered_by().ca or "")
+        proxy = RunningProxy(store, verify=ca or True, renew=lambda: renew_own_credential(self._settings.own))
+        proxy.start()
+        os.environ["PREFECT_API_URL"] = proxy.url
+        os.environ["PREFECT_API_AUTH_STRING"] = proxy.auth_string  # a header: a URL would be in logs
+        return proxy
+
+    def _make_reporter(self, satellite: str) -> Reporter:
+        transport = self._proxy.transport if self._proxy else None
+        return Reporter(satellite, transport=transport, load=lambda: self._settings.own)
+
+    async def _work_for_prefect(self, keeper: TimeKeeper, watch: Watch) -> None:
+        # In a thread, since importing Prefect takes long on a small machine, and SIGTERM must be heard meanwhile.
+        module = await in_thread(_import_workers)
+        await module.work_for_ever(
+            self._pool, self._settings.effective.poll_interval_seconds, lambda: keeper.pace().jitter_seconds, watch
+        )
+
+    async def _let_go(self) -> None:
+        """Tell the centre of runs that end with this process, if it can be told, and deliver what waits."""
+        reporter, proxy = self._reporter, self._proxy
+        stopped("reporter", (lambda: reporter.stop(0.0)) if reporter else None)
+        if self._pool and not (proxy and proxy.is_away) and "harbor_satellite.edge.worker" in sys.modules:
+            from harbor_satellite.edge.worker import settle_lost_runs  # noqa: PLC0415  (imports Prefect)
+
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(settle_lost_runs(self._pool), _SETTLE_SECONDS)
+        if proxy:  # what it holds still for the centre is worth a moment
+            proxy.stop(0.0 if proxy.is_away else _DRAIN_SECONDS)
+
+
+def started(name: str, make: Callable[[], P]) -> P | None:
+    """Make and start a part that the site can do without; None: it could not be, and the log says why."""
+    try:
+        part = make()
+        part.start()
+    except Exception:  # noqa: BLE001  (the site works without it)
+        _LOG.exception("%s not started", name)
         return None
-    if not registration.prefect_api_url:
-        raise InvalidInputError("Ground Control named no Prefect API: set PREFECT_API_URL, or run `edge sync` by cron")
-    proxy = RunningProxy(
-        SatelliteStore(settings.data_dir),
-        verify=str(settings.ca or "") or True,
-        renew=lambda: renew_own_credential(settings),
-    )
-    proxy.start()
-    os.environ["PREFECT_API_URL"] = proxy.url
-    os.environ["PREFECT_API_AUTH_STRING"] = proxy.auth_string  # a header: a URL would be in logs
-    return proxy
+    return part
+
+
+def stopped(name: str, stop: Callable[[], object] | None) -> None:
+    """Stop such a part."""
+    try:
+        if stop:
+            stop()
+    except Exception:  # noqa: BLE001  (the others are still to be stopped)
+        _LOG.exception("%s not stopped", name)
+
+
+async def _first_of(parts: list[Coroutine[Any, Any, int | None]]) -> int:
+    """Do everything at once, until one part ends: by its exit status, or by what it raised."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return next(iter(done)).result() or 0
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _end_of(working: asyncio.Task[int]) -> int:
+    working.cancel()
+    await asyncio.wait((working,), timeout=_END_SECONDS)
+    return 0 if not working.done() or working.cancelled() else working.result()
+
+
+def _import_workers() -> Any:
+    from harbor_satellite.edge import site_worker  # noqa: PLC0415  (reads the environment that was set by now)
+
+    adopt_handlers()
+    return site_worker
 
 
 def _export(settings: SatelliteSettings) -> None:
     """Put into the environment what flows and Prefect read there."""
     poll = str(settings.poll_interval_seconds)
-    os.environ["HARBOR_SATELLITE_GROUND_CONTROL_URL"] = settings.ground_control_url
     os.environ["HARBOR_SATELLITE_DATA_DIR"] = str(settings.data_dir.absolute())
-    if settings.ca:
-        os.environ["HARBOR_SATELLITE_CA"] = str(settings.ca.absolute())
-    if settings.token_file:
-        os.environ["HARBOR_SATELLITE_TOKEN_FILE"] = str(settings.token_file.absolute())
     for name, value in {
         "PREFECT_HOME": str(settings.data_dir.absolute() / "prefect"),
         "PREFECT_WORKER_QUERY_SECONDS": poll,
@@ -94,55 +235,3 @@ def _export(settings: SatelliteSettings) -> None:
         "DO_NOT_TRACK": "1",
     }.items():
         os.environ.setdefault(name, value)
-
-
-def _registered(settings: SatelliteSettings) -> Registration:
-    store = SatelliteStore(settings.data_dir)
-    try:
-        return store.registration()
-    except NotFoundError:
-        pass
-    wait_seconds = _FIRST_WAIT_SECONDS
-    while True:
-        try:
-            # Not as a flow: without a credential there is no Prefect to tell of it.
-            with open_ground_control(settings) as client:
-                register(client, store, read_token(settings.token, settings.token_file))
-            return store.registration()
-        except (AuthenticationError, InvalidInputError):
-            raise  # waiting does not mend a token
-        except HarborSatelliteError as error:
-            if not error.retryable:
-                raise
-            _LOG.warning("not registered yet reason=%s wait_seconds=%.0f", error, wait_seconds)
-            time.sleep(wait_seconds * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
-            wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
-
-
-async def _work(pool: str, poll_seconds: float) -> None:
-    from harbor_satellite.edge.worker import EdgeWorker, settle_lost_runs, wait_for_pool  # noqa: PLC0415  (see above)
-
-    worker = EdgeWorker(
-        work_pool_name=pool,
-        name=pool,
-        prefetch_seconds=poll_seconds,
-        heartbeat_interval_seconds=max(1, round(poll_seconds)),
-        create_pool_if_not_found=False,
-        limit=1,
-    )
-
-    async def be_worker() -> None:
-        await wait_for_pool(pool, poll_seconds)
-        await settle_lost_runs(pool)
-        await worker.start()
-
-    working = asyncio.ensure_future(be_worker())
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, working.cancel)
-    try:
-        await working
-    except asyncio.CancelledError:
-        _LOG.info("stopping pool=%s", pool)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(settle_lost_runs(pool), _SETTLE_SECONDS)

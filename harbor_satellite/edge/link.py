@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _RENEWAL_SECONDS: Final = 60.0  # between two tries to renew a credential that is refused
+_FORWARD_SECONDS: Final = 60.0  # more than one request may take
 _ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 _TIMEOUT: Final = httpx.Timeout(45.0, connect=10.0)  # seconds; less than the 60 for which Prefect's client waits
-_LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=70.0)
+# Kept for longer than lies between two polls, jitter included: a handshake costs more than ten polls.
+_LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=170.0)
 _PASSED_ON: Final = frozenset({"retry-after", "prefect-maintenance", "content-type"})
+_OF_THE_WIRE: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 UNAUTHORIZED: Final = 401
 _REFUSALS: Final = range(400, 500)
 ANSWERS: Final = range(200, 300)
@@ -61,6 +65,9 @@ class Centre:
         self._http = httpx.AsyncClient(
             verify=verify, timeout=_TIMEOUT, limits=_LIMITS, transport=transport, trust_env=False
         )
+        # Headers are most of what an idle site sends: those that say nothing here are left out.
+        for name in ("Accept", "Accept-Encoding", "Connection", "User-Agent"):
+            del self._http.headers[name]
 
     async def close(self) -> None:
         """Close the connections."""
@@ -78,6 +85,25 @@ class Centre:
         if answer[0] == UNAUTHORIZED and (self._is_newer(mark) or await self._has_renewed(mark)):
             return await self._send(self._present()[0], method, path, body, agent)
         return answer
+
+    async def forward(self, request: httpx.Request) -> httpx.Response:
+        """Send a request that has been made elsewhere, as it is, and return its answer, read.
+
+        Raises:
+            httpx.HTTPError: it was not answered, or with too much.
+        """
+        copy = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
+        answer = await self._http.send(copy, stream=True, auth=None)
+        received = bytearray()
+        try:
+            async for chunk in answer.aiter_bytes():
+                received += chunk
+                if len(received) > _ANSWER_MAX_BYTES:
+                    raise httpx.DecodingError("an answer that is too large", request=request)
+        finally:
+            await answer.aclose()
+        headers = {name: value for name, value in answer.headers.items() if name not in _OF_THE_WIRE}
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(received), request=request)
 
     async def _has_renewed(self, mark: tuple[int, int] | None) -> bool:
         """Renew a credential that is refused: it expired while the site was away, and no run can come to renew it.
@@ -144,3 +170,28 @@ class Centre:
     def _look(self) -> tuple[int, int]:
         found = self._file.stat()
         return found.st_ino, found.st_mtime_ns
+
+
+class SharedTransport(httpx.BaseTransport):
+    """Sends requests of a client in another thread over the connections to the centre.
+
+    Args:
+        centre: whose connections.
+        loop: in which they live; None: not yet.
+    """
+
+    def __init__(self, centre: Centre, loop: Callable[[], asyncio.AbstractEventLoop | None]) -> None:
+        self._centre = centre
+        self._loop = loop
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send one request, and return its answer, read."""
+        loop = self._loop()
+        if loop is None or not loop.is_running():
+            raise httpx.ConnectError("the proxy does not run", request=request)
+        passing = asyncio.run_coroutine_threadsafe(self._centre.forward(request), loop)
+        try:
+            return passing.result(_FORWARD_SECONDS)
+        except (TimeoutError, concurrent.futures.CancelledError) as error:  # or the proxy ends
+            passing.cancel()
+            raise httpx.ReadTimeout("no answer", request=request) from error

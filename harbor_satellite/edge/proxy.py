@@ -18,18 +18,22 @@ import logging
 import secrets
 import socket
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 from starlette.datastructures import Headers
 
-from harbor_satellite.edge.link import ANSWERS, UNAUTHORIZED, Centre, CentreAwayError
+from harbor_satellite.edge.link import ANSWERS, UNAUTHORIZED, Centre, CentreAwayError, SharedTransport
+from harbor_satellite.edge.local_answers import LocalAnswers, sent_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import httpx
     from starlette.types import Message, Receive, Scope, Send
 
+    from harbor_satellite.edge.local_answers import Answer
     from harbor_satellite.satellite.store import SatelliteStore
 
 _LOG = logging.getLogger(__name__)
@@ -63,14 +67,18 @@ class EdgeProxy:
     Args:
         centre: where requests go.
         password: what Prefect's client must give.
+        on_back: called when the centre answers again after it was away; must return at once.
     """
 
-    def __init__(self, centre: Centre, password: str) -> None:
+    def __init__(self, centre: Centre, password: str, on_back: Callable[[], object] = lambda: None) -> None:
+        self.away_since: datetime | None = None
+        """Since when the centre cannot be asked; None: it answered last, or was not asked yet."""
         self._centre = centre
+        self._on_back = on_back
+        self._local = LocalAnswers()
         self._token = f"{_USER}:{password}".encode()
         self._expected = b"Basic " + base64.b64encode(self._token)
         self._events: asyncio.Queue[str] = asyncio.Queue(_EVENTS_MAX)
-        self._is_away = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or one websocket."""
@@ -116,20 +124,37 @@ class EdgeProxy:
                 return _TOO_LARGE, {}, b""
             if not message.get("more_body"):
                 break
+        return await self._ask(scope["method"], path[len(_PREFIX) :], bytes(body), agent)
+
+    async def _ask(self, method: str, path: str, body: bytes, agent: str) -> Answer:
+        known = self._local.find(method, path)
+        if known is not None:
+            return known
+        question = self._local.question(method, path, body, datetime.now(UTC))
         try:
-            answer = await self._centre.send(scope["method"], path[len(_PREFIX) :], bytes(body), agent)
+            if question is not None:
+                told = self._local.told((await self._centre.send("POST", question, b""))[0])
+                if told is not None:
+                    self._note("")
+                    return told
+            answer = await self._centre.send(method, path, sent_body(method, path, body), agent)
         except CentreAwayError as error:
             self._note(str(error))
-            wait = {"prefect-maintenance": "true", "retry-after": str(_RETRY_SECONDS)}
-            return 503, wait, b""
+            return 503, {"prefect-maintenance": "true", "retry-after": str(_RETRY_SECONDS)}, b""
         self._note("")
+        self._local.note(method, path, answer)
         return answer
 
     def _note(self, reason: str) -> None:
         """Say once that the centre is away, and once that it is back."""
-        if bool(reason) != self._is_away:
-            self._is_away = bool(reason)
-            _LOG.warning("Prefect is %s reason=%s", "away" if reason else "back", reason or "none")
+        if reason:
+            self._local.forget()
+        if bool(reason) == (self.away_since is not None):
+            return
+        self.away_since = datetime.now(UTC) if reason else None
+        _LOG.warning("Prefect is %s reason=%s", "away" if reason else "back", reason or "none")
+        if not reason:
+            self._on_back()
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -199,7 +224,10 @@ class RunningProxy:
         self, store: SatelliteStore, *, verify: str | bool = True, renew: Callable[[], object] | None = None
     ) -> None:
         self.auth_string = f"{_USER}:{secrets.token_urlsafe(32)}"
-        self._proxy = EdgeProxy(Centre(store, verify=verify, renew=renew), self.auth_string.partition(":")[2])
+        self.on_back: Callable[[], object] = lambda: None
+        """Called, in the proxy's thread, when the centre answers again after it was away; must return at once."""
+        self._centre = Centre(store, verify=verify, renew=renew)
+        self._proxy = EdgeProxy(self._centre, self.auth_string.partition(":")[2], self._come_back)
         self._socket = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
             self._proxy,
@@ -220,6 +248,21 @@ class RunningProxy:
         """What Prefect's client is told."""
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}{_PREFIX}"
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the centre could not be asked, the last time that anybody tried."""
+        return self._proxy.away_since is not None
+
+    @property
+    def away_since(self) -> datetime | None:
+        """Since when it could not be asked; None: it answered last, or was not asked yet."""
+        return self._proxy.away_since
+
+    @property
+    def transport(self) -> httpx.BaseTransport:
+        """The proxy's own connections, for a client in another thread: a report then needs no handshake of its own."""
+        return SharedTransport(self._centre, lambda: self._loop)
+
     def start(self) -> None:
         """Serve; requests that come before the thread is ready wait for it."""
         self._thread.start()
@@ -232,6 +275,9 @@ class RunningProxy:
                 draining.result(seconds + 1)
         self._server.should_exit = True
         self._thread.join(seconds)
+
+    def _come_back(self) -> None:
+        self.on_back()  # which may be set at any time
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge.own_registry import load_current, with_access
 from harbor_satellite.errors import NoRecordError
 from harbor_satellite.inputs import LOCAL_VARIABLES, SOURCE_VARIABLES, refuse_user
 from harbor_satellite.registry.auth import Credentials
@@ -25,7 +27,6 @@ from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from pydantic import SecretStr
 
@@ -40,7 +41,7 @@ _RECEIVE_BUFFER_BYTES: Final = 64 * 1024
 
 
 def site_settings(data_dir: Path | None = None, target: str = "") -> SatelliteSettings:
-    """Read the site's settings; what a command line gives stands above them.
+    """Read the site's settings, with the registry that serves there; what a command line gives stands above them.
 
     Args:
         data_dir: the satellite's folder.
@@ -48,17 +49,22 @@ def site_settings(data_dir: Path | None = None, target: str = "") -> SatelliteSe
 
     Raises:
         InvalidInputError: the target is no URL of a registry, or has a user in it.
+        StorageError: the record of the site's registry is damaged.
     """
     settings = SatelliteSettings()
     if data_dir:
         settings = settings.model_copy(update={"data_dir": data_dir})
     if target:
         parse_address(refuse_user(target, "--target", f"say {LOCAL_VARIABLES}"))
-        settings = settings.model_copy(update={"local_registry_url": target})
-    return settings
+        own = with_local_registry(settings)
+        is_own = registry_host(own.local_registry_url) == registry_host(target)
+        return (own if is_own else settings).model_copy(update={"local_registry_url": target})
+    return with_local_registry(settings)
 
 
-def effective_settings(settings: SatelliteSettings, store: SatelliteStore | None = None) -> SatelliteSettings:
+def effective_settings(
+    settings: SatelliteSettings, store: SatelliteStore | None = None, *, is_target_given: bool = False
+) -> SatelliteSettings:
     """Return the site's settings with what the centre's config says; see ``SatelliteSettings.with_config``.
 
     For what a registered site does by itself; states given by hand are followed by the site's own settings alone.
@@ -66,21 +72,40 @@ def effective_settings(settings: SatelliteSettings, store: SatelliteStore | None
     Args:
         settings: the site's own.
         store: the satellite's folder; None: that of the settings.
+        is_target_given: the command line names the local registry: then it is not the site's own.
 
     Raises:
         StorageError: what the centre said is damaged on disk.
     """
     settings = settings.with_config(load_site_config(store or SatelliteStore(settings.data_dir)).config)
-    return with_local_registry(settings)
+    return settings if is_target_given else with_local_registry(settings)
 
 
 def with_local_registry(settings: SatelliteSettings) -> SatelliteSettings:
-    """Return the settings with URL, user and password of the local registry, where the agent itself runs it.
+    """Return the settings with URL, user, password and CA of the registry that serves at this site.
+
+    That is what the agent put to work (see ``own_registry``), which may be another than the settings want by now.
 
     Raises:
-        InvalidInputError: it may not listen where the settings say.
+        StorageError: the record of it is damaged, or not for this user to read.
     """
-    return settings
+    current = load_current(settings.data_dir)
+    if current is None:
+        return _without_agent(settings)
+    if current.place.is_managed:
+        root = current.place.root if settings.registry_root and not settings.storage else ""
+        settings = settings.model_copy(update={"storage": Path(root)}) if root else settings
+        return with_access(settings, current.access)
+    is_same = settings.registry_kind == "external" and settings.local_registry_url == current.place.url
+    return settings if is_same else with_access(settings, current.access)
+
+
+def _without_agent(settings: SatelliteSettings) -> SatelliteSettings:
+    """Return the settings of a site whose agent never ran: its registry is somebody else's, or will be here."""
+    if settings.registry_kind == "external" or "local_registry_url" in settings.model_fields_set:
+        return settings
+    scheme = "https" if settings.registry_tls_certificate else "http"
+    return settings.model_copy(update={"local_registry_url": f"{scheme}://{settings.registry_listen}"})
 
 
 def given_source(url: str) -> str:
@@ -114,7 +139,8 @@ def recorded_store(settings: SatelliteSettings, *, is_target_given: bool) -> Sat
     own, given = SatelliteStore(settings.data_dir), given_store(settings)
     stores: tuple[SatelliteStore, ...] = (own, given)
     if is_target_given:
-        is_own = registry_host(SatelliteSettings().local_registry_url) == registry_host(settings.local_registry_url)
+        site = with_local_registry(SatelliteSettings().model_copy(update={"data_dir": settings.data_dir}))
+        is_own = registry_host(site.local_registry_url) == registry_host(settings.local_registry_url)
         stores = (given, own) if is_own else (given,)
     for store in stores:
         if any((store.folder / name).exists() for name in _RECORD_FILES):
@@ -209,13 +235,14 @@ def open_home(settings: SatelliteSettings, registration: Registration) -> HttpRe
 def local_registry(settings: SatelliteSettings) -> HttpRegistry:
     """Open the site's own registry."""
     credentials = credentials_of(settings.local_registry_username, settings.local_registry_password)
-    return HttpRegistry(settings.local_registry_url, credentials=credentials)
+    verify = str(settings.local_registry_ca) if settings.local_registry_ca else True
+    return HttpRegistry(settings.local_registry_url, credentials=credentials, verify=verify)
 
 
 def local_access(settings: SatelliteSettings) -> RegistryAccess:
     """Say how another program reaches the site's own registry."""
     credentials = credentials_of(settings.local_registry_username, settings.local_registry_password)
-    return RegistryAccess(settings.local_registry_url, credentials)
+    return RegistryAccess(settings.local_registry_url, credentials, settings.local_registry_ca)
 
 
 def receive_buffer_bytes(options: ReplicationOptions) -> int | None:
@@ -233,7 +260,7 @@ def credentials_of(username: str, password: SecretStr) -> Credentials | None:
 
 def verify_option(settings: SatelliteSettings) -> bool | str:
     """Return what the central registry's certificate is held against."""
-    return str(settings.ca) if settings.ca else True
+    return str(settings.ca or "") or SatelliteStore(settings.data_dir).registered_by().ca or True
 
 
 def site_facts(settings: SatelliteSettings, store: SatelliteStore) -> SiteFacts:

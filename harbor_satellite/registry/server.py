@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from harbor_satellite.registry.server_auth import Authenticator
+    from harbor_satellite.registry.server_process import KeyPair
 
     Answer = Callable[[LayoutRegistry, Request], Awaitable[Response]]
 
@@ -122,6 +123,7 @@ def serve(
     anonymous_read: bool = True,
     allow_anonymous_writes: bool = False,
     writers: Collection[str] | None = None,
+    key_pair: KeyPair | None = None,
     on_listening: Callable[[str], None] | None = None,
 ) -> None:
     """Serve a layout in this process until SIGTERM or SIGINT; ``on_listening`` is told the address.
@@ -136,7 +138,7 @@ def serve(
         allow_anonymous_writes=allow_anonymous_writes,
         writers=writers,
     )
-    RegistryServer(app, host, port).run(on_listening)
+    RegistryServer(app, host, port, key_pair).run(on_listening)
 
 
 def run_registry_server(
@@ -147,6 +149,8 @@ def run_registry_server(
     anonymous_read: bool = True,
     allow_anonymous_writes: bool = False,
     writers: Collection[str] | None = None,
+    key_pair: KeyPair | None = None,
+    untagged_age_seconds: float = UNTAGGED_AGE_SECONDS,
 ) -> None:
     """Be the embedded registry: own the root, print ``listening on URL``, serve until SIGTERM or SIGINT.
 
@@ -157,16 +161,18 @@ def run_registry_server(
         anonymous_read: pulls need no credentials.
         allow_anonymous_writes: without a htpasswd, let everybody write; for tests and demos.
         writers: which users of the htpasswd may write; None: all.
+        key_pair: makes it speak TLS; None: plain HTTP.
+        untagged_age_seconds: how long manifests without a tag are kept.
 
     Raises:
-        InvalidInputError: nobody can listen there.
+        InvalidInputError: nobody can listen there, or the key pair cannot be used.
         StorageError: the root cannot be written, or another process owns it.
     """
     host, port = parse_listen(listen)
     authenticator = None if htpasswd is None else HtpasswdAuthenticator(htpasswd)
     with (
         LayoutRegistry(root, listen) as registry,
-        collecting_garbage(registry, GARBAGE_AGE_SECONDS, UNTAGGED_AGE_SECONDS),
+        collecting_garbage(registry, GARBAGE_AGE_SECONDS, untagged_age_seconds),
     ):
         serve(
             registry,
@@ -176,6 +182,7 @@ def run_registry_server(
             anonymous_read=anonymous_read,
             allow_anonymous_writes=allow_anonymous_writes,
             writers=writers,
+            key_pair=key_pair,
             on_listening=announce,
         )
 

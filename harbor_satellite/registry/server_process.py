@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -16,6 +17,7 @@ from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from starlette.types import ASGIApp
 
@@ -28,6 +30,16 @@ _PORT_MAX: Final = 65535
 _GARBAGE_INTERVAL_SECONDS: Final = 24 * 3600.0
 
 
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """What a server proves with who it is, as PEM files."""
+
+    certificate: Path
+    """With what stands between it and its authority."""
+    key: Path
+    """Without a passphrase."""
+
+
 class RegistryServer:
     """One HTTP server on one socket, which is bound at once: ``url`` is right before the first request.
 
@@ -35,15 +47,25 @@ class RegistryServer:
         app: what answers.
         host: name or address to listen on; IPv6 without brackets.
         port: 0 picks a free one.
+        key_pair: makes it speak TLS; None: plain HTTP.
+        connections_max: at once; further ones are turned away. None: as many as come.
 
     Raises:
-        InvalidInputError: nobody can listen there.
+        InvalidInputError: nobody can listen there, or the key pair cannot be used.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        key_pair: KeyPair | None = None,
+        *,
+        connections_max: int | None = None,
+    ) -> None:
         self._socket: Final = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
-        self.url: Final = f"http://{shown}:{self._socket.getsockname()[1]}"
+        self.url: Final = f"http{'s' if key_pair else ''}://{shown}:{self._socket.getsockname()[1]}"
         """Where it listens."""
         config = uvicorn.Config(
             app,
@@ -53,8 +75,13 @@ class RegistryServer:
             lifespan="off",
             proxy_headers=False,
             server_header=False,
+            limit_concurrency=connections_max,
             timeout_graceful_shutdown=_STOP_TIMEOUT_SECONDS,
+            ssl_certfile=key_pair.certificate if key_pair else None,
+            ssl_keyfile=key_pair.key if key_pair else None,
+            ssl_keyfile_password="" if key_pair else None,  # else OpenSSL would ask at the terminal
         )
+        self._load(config, key_pair)
         self._server: Final = uvicorn.Server(config)
 
     def run(self, on_listening: Callable[[str], None] | None = None) -> None:
@@ -69,6 +96,14 @@ class RegistryServer:
         finally:
             self._socket.close()
         _log.info("stopped listening on %s", self.url)
+
+    def _load(self, config: uvicorn.Config, key_pair: KeyPair | None) -> None:
+        try:
+            config.load()
+        except OSError as error:  # SSLError is one
+            self._socket.close()
+            pair = f"certificate {key_pair.certificate} with key {key_pair.key}" if key_pair else "server"
+            raise InvalidInputError(f"{pair} cannot be used: {error}") from error
 
     def stop(self) -> None:
         """Make ``run`` return, from any thread."""

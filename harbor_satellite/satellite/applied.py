@@ -62,6 +62,8 @@ class Applied:
     """The site's own choices under which it was applied; others make it look again."""
     failures: tuple[ImageFailure, ...] = ()
     last_run: LastRun | None = None
+    failing_since: datetime | None = None
+    """When the first of the runs ended that failed as a whole, one after the other; counts if the last one did."""
 
     def highest(self) -> dict[str, int]:
         """Return the highest generation of each group that was ever followed here."""
@@ -101,6 +103,7 @@ def applied_of(document: Mapping[str, Any]) -> Applied:
         choices=str(document.get("choices", "")),
         failures=tuple(ImageFailure.model_validate(item) for item in document["failures"]),
         last_run=_last_run(last_run) if last_run else None,
+        failing_since=datetime.fromisoformat(since) if (since := document.get("failing_since")) else None,
     )
 
 
@@ -146,6 +149,7 @@ def applied_json(applied: Applied) -> dict[str, Any]:
         "choices": applied.choices,
         "failures": [failure.model_dump() for failure in applied.failures],
         "last_run": _last_run_json(applied.last_run) if applied.last_run else None,
+        "failing_since": applied.failing_since.isoformat() if applied.failing_since else None,
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -30,7 +32,11 @@ _TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)  # seconds
 _ANSWER_MAX_BYTES: Final = 1024 * 1024  # bytes
 _UNAUTHORIZED: Final = 401
 _NO_SUCH_CALL: Final = frozenset({404, 405})
+_NOT_NOW: Final = ("certificate is not yet valid", "certificate has expired")
 _DONE: Final = range(200, 300)
+_COMPRESSED_FROM: Final = 1024  # bytes of a report
+_SAY_NOTHING: Final = ("Accept", "Accept-Encoding", "Connection", "User-Agent")
+"""Headers of the HTTP library that are left out: headers are most of an idle site's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class _Answer:
     status: int
     retry_after: str
     body: bytes
+    is_page: bool = False
+    """HTML: a captive portal, or a proxy on the way, and not Ground Control."""
 
 
 class GroundControlClient:
@@ -46,8 +54,14 @@ class GroundControlClient:
     def __init__(self, url: str, *, verify: bool | str = True, transport: httpx.BaseTransport | None = None) -> None:
         self._url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=self._url, timeout=_TIMEOUT, verify=verify, transport=transport, trust_env=False
+            base_url=self._url,
+            timeout=_TIMEOUT,
+            verify=_trusted(self._url, verify),
+            transport=transport,
+            trust_env=False,
         )
+        for name in _SAY_NOTHING:
+            del self._http.headers[name]
 
     def __enter__(self) -> Self:
         return self
@@ -80,8 +94,16 @@ class GroundControlClient:
             message = f"{self._url} answered a claim with something else than a registration"
             raise UntrustedDataError(message) from None
 
-    def report(self, report: StatusReport, username: str, secret: SecretStr) -> ReportAnswer:
+    def report(
+        self, report: StatusReport, username: str, secret: SecretStr, *, is_compressed: bool = False
+    ) -> ReportAnswer:
         """Deliver a status report as the satellite.
+
+        Args:
+            report: a whole one, or one "as before".
+            username: the satellite's.
+            secret: its.
+            is_compressed: Ground Control has said that it takes compressed ones.
 
         Returns:
             What Ground Control has to say; nothing, if it is the original's.
@@ -90,14 +112,17 @@ class GroundControlClient:
             AuthenticationError: the satellite's credential is not (or no longer) good.
             RemoteError: Ground Control refused otherwise or could not be reached.
         """
+        # The original wants to see all of its keys; what is "as before" goes to nobody but ours.
+        body = report.model_dump_json(exclude_none=True, exclude_defaults=report.is_as_before).encode()
+        headers = {"Content-Type": "application/json"}
+        if is_compressed and len(body) > _COMPRESSED_FROM:
+            body, headers["Content-Encoding"] = gzip.compress(body, 6, mtime=0), "gzip"
         auth = httpx.BasicAuth(username, secret.get_secret_value())
-        answer = self._send(
-            "POST",
-            "/satellites/sync",
-            content=report.model_dump_json(exclude_none=True),
-            headers={"Content-Type": "application/json"},
-            auth=auth,
-        )
+        answer = self._send("POST", "/satellites/sync", content=body, headers=headers, auth=auth)
+        if answer.is_page:  # never taken, and never refused for good either
+            raise RemoteError(
+                f"what answers at {self._url} is not Ground Control: HTTP {answer.status}, a page", retryable=True
+            )
         if answer.status == _UNAUTHORIZED:
             raise AuthenticationError(f"{self._url} does not accept the credential of {username}")
         self._check(answer, "status report")
@@ -140,12 +165,13 @@ class GroundControlClient:
                     body += chunk
                     if len(body) > _ANSWER_MAX_BYTES:
                         raise SizeLimitError(f"{self._url} answered with more than {_ANSWER_MAX_BYTES} bytes")
-                return _Answer(response.status_code, response.headers.get("Retry-After", ""), bytes(body))
+                is_page = response.headers.get("Content-Type", "").lower().startswith("text/html")
+                return _Answer(response.status_code, response.headers.get("Retry-After", ""), bytes(body), is_page)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise InvalidInputError(f"not an address of a Ground Control: {self._url!r}") from error
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise RemoteError(f"Ground Control at {self._url} cannot be reached: {reason}", retryable=True) from error
+            message = f"Ground Control at {self._url} cannot be reached: {_reason(error, datetime.now(UTC))}"
+            raise RemoteError(message, retryable=True) from error
 
     def _check(self, answer: _Answer, what: str) -> None:
         if answer.status in _DONE:
@@ -157,3 +183,22 @@ class GroundControlClient:
             retryable=answer.status in RETRYABLE_STATUSES,
             retry_after_seconds=parse_retry_after(answer.retry_after, datetime.now(UTC)),
         )
+
+
+def _trusted(url: str, verify: bool | str) -> bool | ssl.SSLContext:  # noqa: FBT001  (every HTTP client's word)
+    if not url.lower().startswith("https:"):
+        return False  # nothing is verified without TLS, and reading all authorities takes 30 ms
+    if not isinstance(verify, str):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except OSError as error:
+        raise InvalidInputError(f"CA file {verify} cannot be used: {error.strerror or error}") from error
+
+
+def _reason(error: Exception, now: datetime) -> str:
+    """Say why; a certificate that is not valid now may as well be a clock that is wrong."""
+    reason = str(error) or type(error).__name__
+    if any(words in reason for words in _NOT_NOW):
+        reason += f"; this site's clock says {now:%Y-%m-%d %H:%M} UTC: if that is wrong, set it (NTP)"
+    return reason

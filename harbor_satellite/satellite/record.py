@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DECISIONS_FILE: Final = "decisions.json"
 _WHOLE_RUN: Final = "satellite state"
+_FAILED: Final = "failed: "
 # What the wire takes (state/wire.py); the beginning says enough.
 _ACTIVITY_MAX_LENGTH: Final = 1000
 _REFERENCE_MAX_LENGTH: Final = 1024
@@ -143,9 +144,12 @@ class Record:
     def failed(self, error: HarborSatelliteError, now: datetime) -> None:
         """Keep why a run failed as a whole, for the next report; what the site follows stays as it was."""
         applied = self._store.applied()
-        last_run = LastRun(now, 0.0, 0, 0, 0, f"failed: {error}"[:_ACTIVITY_MAX_LENGTH])
-        failure = _failure(_WHOLE_RUN, f"{type(error).__name__}: {error}")
-        self._store.save_applied(replace(applied, last_run=last_run, failures=(failure, *_of_images(applied))))
+        is_again = applied.last_run is not None and applied.last_run.summary.startswith(_FAILED)
+        since = applied.failing_since if is_again else None
+        last_run = LastRun(now, 0.0, 0, 0, 0, f"{_FAILED}{error}"[:_ACTIVITY_MAX_LENGTH])
+        failures = (_failure(_WHOLE_RUN, f"{type(error).__name__}: {error}"), *_of_images(applied))
+        record = replace(applied, last_run=last_run, failures=failures, failing_since=since or now)
+        self._store.save_applied(record)
 
     def paused(self, error: HarborSatelliteError, now: datetime) -> None:
         """Keep that a run was not to start now: that is no failure."""

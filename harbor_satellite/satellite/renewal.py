@@ -6,8 +6,6 @@ one used, which is after it is on disk.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import secrets
 from datetime import timedelta
@@ -15,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from harbor_satellite.errors import AuthenticationError, ConflictError, StorageError
+from harbor_satellite.errors import AuthenticationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from datetime import datetime
 
     from harbor_satellite.satellite.applied import Applied
@@ -45,11 +43,11 @@ def renew(client: GroundControlClient, store: SatelliteStore, try_out: Callable[
 
     Raises:
         AuthenticationError: the present credential is not good for this any more.
-        ConflictError: another process of this site is renewing.
+        ConflictError: another process of this site is renewing or registering.
         RemoteError: Ground Control or the source cannot be reached or refuses; the present credential stays.
         StorageError: the next one could not be kept; the same renewal may be repeated.
     """
-    with _alone(store):
+    with store.credentials_lock():
         present = store.registration()
         key = SecretStr(store.renewal_key(secrets.token_urlsafe(_KEY_BYTES)))
         auth = _ask(client, store, present, key)
@@ -94,18 +92,3 @@ def may_be_refused(applied: Applied) -> bool:
     """Tell whether the last run met a refusal of the kind that a credential gets which is no longer known."""
     last = applied.last_run.summary if applied.last_run else ""
     return _REFUSED in last or any(_REFUSED in failure.reason for failure in applied.failures)
-
-
-@contextlib.contextmanager
-def _alone(store: SatelliteStore) -> Iterator[None]:
-    path = store.folder / ".renewal.lock"
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error.strerror}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConflictError(f"another renewal is under way in {store.folder}") from error
-        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.state.news import news_digest
 from harbor_satellite.state.wire import LIST_MAX_LENGTH, CachedImage, ImageDecision, StatusReport
 
 if TYPE_CHECKING:
@@ -33,6 +34,12 @@ class SiteFacts:
     """See ``link_rate``."""
     config_digest: str = ""
     """Of the centre's config that is applied; empty: it said nothing."""
+    report_interval_seconds: int = 0
+    """When the next report is due; 0: nobody knows."""
+    own_schedule: str = ""
+    """Cron that was set at the site; empty: none."""
+    own_timezone: str = ""
+    """IANA name that was set at the site; empty: none."""
 
 
 def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: datetime) -> StatusReport:
@@ -49,7 +56,7 @@ def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: date
     names = sorted(applied.owned)[:LIST_MAX_LENGTH]
     images = [CachedImage(reference=str(name), size_bytes=applied.sizes.get(name, 0)) for name in names]
     run = applied.last_run
-    return StatusReport(
+    report = StatusReport(
         name=satellite,
         activity=run.summary if run else "no run yet",
         # Only a state that the site is wholly on counts as applied.
@@ -72,4 +79,8 @@ def compose_report(satellite: str, applied: Applied, facts: SiteFacts, now: date
         is_rolled_back=facts.is_rolled_back,
         storage_free_bytes=facts.storage_free_bytes,
         link_bytes_per_second=facts.link_bytes_per_second,
+        state_report_interval=f"{facts.report_interval_seconds}s" if facts.report_interval_seconds else "",
+        own_schedule=facts.own_schedule,
+        own_timezone=facts.own_timezone,
     )
+    return report.model_copy(update={"news_digest": news_digest(report)})

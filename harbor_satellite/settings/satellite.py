@@ -44,6 +44,12 @@ _ENV_FILE: Final = "HARBOR_SATELLITE_ENV_FILE"
 _DEFAULT_ENV_FILE: Final = "/etc/harbor-satellite/satellite.env"
 
 
+def env_file() -> Path | None:
+    """Return the file of settings that is read below the environment, whether it is there or not; None: none is."""
+    name = os.environ.get(_ENV_FILE, _DEFAULT_ENV_FILE)
+    return Path(name) if name else None
+
+
 def _size(value: object) -> object:
     try:
         return parse_size(value.strip()) if isinstance(value, str) else value
@@ -65,7 +71,7 @@ class SatelliteSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HARBOR_SATELLITE_", extra="ignore")
 
     def __init__(self, **values: Any) -> None:
-        values.setdefault("_env_file", os.environ.get(_ENV_FILE, _DEFAULT_ENV_FILE) or None)
+        values.setdefault("_env_file", env_file())
         super().__init__(**values)
 
     data_dir: Path = Path("/var/lib/harbor-satellite")
@@ -116,6 +122,8 @@ class SatelliteSettings(BaseSettings):
     """``host[:port]``, separated by commas: registries that the local one stands in for."""
     runtime_fallback: bool = True
     """Whether a runtime asks the registry itself for what the local one lacks."""
+    host_root: Path = Path("/")
+    """Where the root of the runtimes' host is seen, such as ``/host`` in a container that has it mounted there."""
     schedule: str = ""
     """5-field cron, in ``timezone``; empty: the centre's."""
     jitter_seconds: int | None = Field(default=None, ge=0)

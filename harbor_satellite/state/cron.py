@@ -14,6 +14,11 @@ _NAMES: Final = {
     "month": ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
     "weekday": ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
 }
+_CYCLES: Final = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
+"""What a full turn of each field is; the weekday's 7 is another name of 0."""
+_DAY: Final = 2
+_WEEKDAY: Final = 4
+_SUNDAY_TOO: Final = 7
 _CRON_PART: Final = re.compile(
     r"(?:\*|(?P<first>[0-9]{1,2}|[a-z]{3})(?:-(?P<last>[0-9]{1,2}|[a-z]{3}))?)(?:/(?P<step>[0-9]{1,2}))?"
 )
@@ -32,29 +37,57 @@ def check_schedule(schedule: str) -> str:
         for part in text.lower().split(","):
             if not _is_cron_part(part, field, lowest, highest):
                 raise InvalidInputError(f"not a cron {field}: {text!r} in {schedule!r}")
-    if fields[4] == "*" and not _comes(fields[2].lower(), fields[3].lower()):
+    if not _comes(" ".join(fields)):
         # Nothing would ever run; Prefect takes it and only its scheduler's log says so.
         raise InvalidInputError(f"no such day in those months: {schedule!r}")
     return " ".join(fields)
 
 
-def _comes(days: str, months: str) -> bool:
-    earliest = min(_values(days, "day", 1, 31))
-    return any(earliest <= _LONGEST_MONTHS[month - 1] for month in _values(months, "month", 1, 12))
+def plain_schedule(schedule: str) -> str:
+    """Return a checked schedule with nothing but ``*`` and lists of numbers, meaning what Prefect takes it to mean.
+
+    Programs that read cron differ: whether ``*/2`` as a day bounds the weekdays, what ``12/4`` and ``5-7`` are. It is
+    Prefect that schedules, so its reading counts: a day comes by day *or* weekday unless one of them has a ``*``; a
+    range whose ends are the same is a full turn (so is ``12/4`` of a month: it reads 12-12/4).
+    """
+    fields = schedule.lower().split()
+    plain = []
+    for index, text in enumerate(fields):
+        found = {value for part in text.split(",") for value in _turn(part, index)}
+        lowest, highest = _CYCLES[index]
+        is_full = len(found) == highest - lowest + 1
+        # A full list of days still stands beside the weekdays, unless those have a star.
+        other = {_DAY: _WEEKDAY, _WEEKDAY: _DAY}.get(index)
+        is_star = "*" in text.split(",") or (is_full and (other is None or "*" in fields[other]))
+        plain.append("*" if is_star else ",".join(map(str, sorted(found))))
+    return " ".join(plain)
 
 
-def _values(text: str, field: str, lowest: int, highest: int) -> set[int]:
-    """Return all values of a field that was found to be good."""
-    found: set[int] = set()
-    for part in text.split(","):
-        match = _CRON_PART.fullmatch(part)
-        if match is None:
-            continue
-        first = _number(match["first"], field, lowest) or lowest
-        is_one = match["first"] and not match["last"] and not match["step"]
-        last = first if is_one else (_number(match["last"], field, highest) or highest)
-        found |= set(range(first, last + 1, int(match["step"] or 1)))
-    return found
+def _turn(part: str, index: int) -> list[int]:
+    """Return the values of one part of a field, as Prefect's reader of cron does."""
+    lowest, highest = _CYCLES[index]
+    match = _CRON_PART.fullmatch(part)
+    if match is None:
+        return []
+    field = _FIELDS[index][0]
+    first, last = (None if match[end] is None else _number(match[end], field, lowest) for end in ("first", "last"))
+    step = int(match["step"] or 1)
+    if index == _WEEKDAY:
+        first = first and first % _SUNDAY_TOO
+    if first is not None and last is None and match["step"] is None:
+        return [first]
+    first, last = lowest if first is None else first, highest if last is None else last
+    is_turn = first == last or (index == _WEEKDAY and (first, last) == (0, _SUNDAY_TOO))
+    values = range(lowest, highest + 1, step) if is_turn else range(first, last + 1, step)
+    return [value % _SUNDAY_TOO for value in values] if index == _WEEKDAY else list(values)
+
+
+def _comes(schedule: str) -> bool:
+    _, _, days, months, weekdays = plain_schedule(schedule).split()
+    if days == "*" or weekdays != "*":
+        return True
+    lengths = _LONGEST_MONTHS if months == "*" else [_LONGEST_MONTHS[int(month) - 1] for month in months.split(",")]
+    return int(days.split(",")[0]) <= max(lengths)
 
 
 def _is_cron_part(part: str, field: str, lowest: int, highest: int) -> bool:

@@ -133,7 +133,12 @@ class StatusReport(WireModel):
     own_schedule: _Text = ""
     """5-field cron that was set at the site, and stands above the centre's; empty: none."""
     own_timezone: _Text = ""
-    """IANA name, of ``own_schedule``."""
+    """IANA name that was set at the site, and stands above the centre's; empty: none."""
+    news_digest: Annotated[str, Field(pattern=r"^(?:[0-9a-f]{64})?$")] = ""
+    """One word for all that is news in the report, or in the one that it is as; see ``state/news.py``. Empty: the
+    original's satellites do not say, nor can they be as before."""
+    dropped_receipts: int = Field(default=0, ge=0)
+    """How many reports of runs the site could not keep until now, since the last one that was taken."""
 
 
 class ReportAnswer(WireModel):
@@ -143,6 +148,8 @@ class ReportAnswer(WireModel):
     """Whether the site shall fetch a new credential, by ``POST /satellites/credential``."""
     is_report_wanted: bool = False
     """Whether Ground Control lacks the report that one "as before" leans on: the site shall send a whole one."""
+    is_short_taken: bool = False
+    """Whether reports may be "as before", and compressed by gzip; said of each that has a ``news_digest``."""
 
 
 class CredentialRenewal(WireModel):

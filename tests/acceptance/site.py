@@ -121,7 +121,8 @@ class Site:
     def register(self, token: str, *, ground_control: str = "") -> subprocess.CompletedProcess[str]:
         """Claim the one-time token by the command line."""
         environment = {"HARBOR_SATELLITE_TOKEN": token}
-        return self.command("register", "--ground-control", ground_control or self.centre.url, **environment)
+        where = ("--ground-control", ground_control or self.centre.url, "--wait", "0")
+        return self.command("register", *where, **environment)
 
     def sync(self) -> Run:
         """Replicate once."""

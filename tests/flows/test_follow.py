@@ -108,3 +108,16 @@ def test_replicate_state_news_beside_quarantine_shows_both(world: World) -> None
     assert first.is_failed()
     assert second.is_completed(), second.message
     assert rows == [("quarantined", f"{BAD}:v1"), ("copied", f"{NEW}:v1"), ("kept", f"{APP}:v1")]
+
+
+def test_flow_run_that_meets_another_run_of_the_site_ends_completed_and_leaves_it_alone(world: World) -> None:
+    join(world, "met", APP)
+
+    with world.store.lock():
+        state = replicate_state("met", return_state=True)
+
+    assert (state.name, state.message) == (
+        "Completed",
+        "another run is under way at this site, and does all there is to do",
+    )
+    assert world.store.applied().last_run is None

@@ -6,16 +6,18 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Pending, Running
+from prefect.states import Completed, Pending, Running, Scheduled
 from sqlalchemy import select, update
 
 from flows.watch_fleet import watch_fleet
 from harbor_satellite.ground_control.models import Satellite
 from tasks.centre import open_centre
-from tasks.watch import delete_runs, end_runs
+from tasks.watch import close_runs, delete_runs, end_runs
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -85,6 +87,33 @@ def test_delete_runs_takes_what_ended_before_a_moment_only(world: World) -> None
 
     assert (too_young, left) == (0, [running])
     assert old_enough >= 1
+
+
+def test_close_runs_leaves_the_newest_due_run_of_a_schedule_and_what_people_asked_for(world: World) -> None:
+    make_alive(world, "edge-2", datetime.now(UTC))
+    now = datetime.now(UTC)
+
+    with get_client(sync_client=True) as client:
+        by_hand = make_run(client, "edge-2", Scheduled(scheduled_time=now - timedelta(minutes=4)))
+        deployment = client.read_deployment_by_name("replicate-state/edge-2").id
+        client.create_deployment_schedules(
+            deployment, [DeploymentScheduleCreate(schedule=CronSchedule(cron="* * * * *"))]
+        )
+        window = {"start_time": now - timedelta(minutes=4), "end_time": now + timedelta(minutes=2)}
+        body = {key: moment.isoformat() for key, moment in window.items()}
+        client.request("POST", "/deployments/{id}/schedule", json=body, path_params={"id": deployment})
+        closed = [close_runs(client, now), close_runs(client, now)]
+        mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+        runs = client.read_flow_runs(flow_run_filter=mine)
+
+    waiting = [run for run in runs if run.state and run.state.type is StateType.SCHEDULED]
+    due = [run for run in waiting if run.auto_scheduled and (run.next_scheduled_start_time or now) <= now]
+    assert closed == [3, 0]
+    assert [run.id for run in waiting if not run.auto_scheduled] == [by_hand]
+    assert len(due) == 1
+    assert now - (due[0].next_scheduled_start_time or now) <= timedelta(minutes=1)
+    ended = [run.state for run in runs if run.state and run.state.type is StateType.CANCELLED]
+    assert [(state.message or "").partition(":")[0] for state in ended] == ["superseded"] * 3
 
 
 def test_watch_fleet_marks_who_went_silent_and_says_what_it_did(world: World) -> None:

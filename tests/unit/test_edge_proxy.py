@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.edge.link import Centre, CentreAwayError
+from harbor_satellite.edge.link import Centre, CentreAwayError, SharedTransport
 from harbor_satellite.edge.proxy import EdgeProxy, RunningProxy
 from harbor_satellite.errors import AuthenticationError, RemoteError
 from harbor_satellite.satellite.store import SatelliteStore
@@ -317,3 +318,93 @@ def test_event_that_is_too_large_is_dropped_and_the_next_is_delivered(
 
     assert [json.loads(request.content) for request in gateway.requests] == [[{"id": 2}]]
     assert "too large" in caplog.text
+
+
+# -- what need not cross the link
+
+POLL = "/api/work_pools/satellite-shop-1/get_scheduled_flow_runs"
+
+
+def poll_body() -> dict[str, Any]:
+    return {"scheduled_before": (datetime.now(UTC) + timedelta(seconds=60)).isoformat(), "work_queue_names": []}
+
+
+def test_poll_with_nothing_due_is_a_short_question(store: SatelliteStore, gateway: Gateway) -> None:
+    gateway.answer = lambda _: httpx.Response(204)
+
+    answer = ask(store, gateway, POLL, json=poll_body())
+
+    (sent,) = gateway.requests
+    assert (answer.status_code, answer.json()) == (200, [])
+    assert sent.url.path == "/prefect/api/work_pools/satellite-shop-1/due/60"
+    assert {name.lower() for name in sent.headers} == {"host", "authorization", "content-length"}
+
+
+@pytest.mark.parametrize("status", [200, 403], ids=["something is due", "an older centre"])
+def test_poll_that_cannot_be_answered_shortly_is_passed_on(
+    store: SatelliteStore, gateway: Gateway, status: int
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status if "/due/" in request.url.path else 200, json=[{"flow_run": {}}])
+
+    gateway.answer = answer
+
+    assert ask(store, gateway, POLL, json=poll_body()).json() == [{"flow_run": {}}]
+    assert [request.url.path.rpartition("/")[2] for request in gateway.requests] == ["60", "get_scheduled_flow_runs"]
+
+
+def test_poll_while_the_link_is_cut_is_maintenance_and_says_since_when(store: SatelliteStore, gateway: Gateway) -> None:
+    gateway.answer = fail
+    backs: list[int] = []
+
+    async def cut_and_mend() -> list[object]:
+        proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD, lambda: backs.append(1))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(proxy), base_url="http://proxy.test") as client:
+            first = (await client.post(POLL, auth=AUTH, json=poll_body())).status_code
+            since = proxy.away_since
+            await client.post(POLL, auth=AUTH, json=poll_body())
+            gateway.answer = lambda _: httpx.Response(204)
+            still = proxy.away_since
+            last = (await client.post(POLL, auth=AUTH, json=poll_body())).status_code
+            return [first, since is not None, since == still, last, proxy.away_since]
+
+    assert asyncio.run(cut_and_mend()) == [503, True, True, 200, None]
+    assert backs == [1]
+
+
+def test_request_of_another_thread_goes_over_the_proxys_connections(store: SatelliteStore, gateway: Gateway) -> None:
+    gateway.answer = lambda request: httpx.Response(200, json={"got": request.content.decode()})
+
+    async def lend() -> httpx.Response:
+        centre = Centre(store, transport=httpx.MockTransport(gateway))
+        loop = asyncio.get_running_loop()
+
+        def in_thread() -> httpx.Response:
+            with httpx.Client(transport=SharedTransport(centre, lambda: loop)) as client:
+                return client.post("https://centre.test/satellites/sync", content=b"a report", auth=("robot", "x"))
+
+        return await asyncio.to_thread(in_thread)
+
+    answer = asyncio.run(lend())
+
+    assert answer.json() == {"got": "a report"}
+    assert gateway.requests[0].headers["Authorization"] == httpx.BasicAuth("robot", "x")._auth_header
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["link cut", "too large"])
+def test_request_of_another_thread_that_fails_is_an_error_of_the_http_library(
+    store: SatelliteStore, gateway: Gateway, *, is_large: bool
+) -> None:
+    gateway.answer = AWAY["too large"] if is_large else fail
+
+    async def lend() -> None:
+        centre = Centre(store, transport=httpx.MockTransport(gateway))
+        await centre.forward(httpx.Request("POST", "https://centre.test/satellites/sync"))
+
+    with pytest.raises(httpx.HTTPError):
+        asyncio.run(lend())
+
+
+def test_request_of_another_thread_before_the_proxy_runs_fails(store: SatelliteStore) -> None:
+    with httpx.Client(transport=SharedTransport(Centre(store), lambda: None)) as client, pytest.raises(httpx.HTTPError):
+        client.get("https://centre.test/")

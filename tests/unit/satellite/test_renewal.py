@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from harbor_satellite.errors import AuthenticationError, ConflictError, RemoteError, StorageError
 from harbor_satellite.satellite.applied import Applied
 from harbor_satellite.satellite.ground_control_client import GroundControlClient
-from harbor_satellite.satellite.renewal import _alone, is_expiring, may_be_refused, renew
+from harbor_satellite.satellite.renewal import is_expiring, may_be_refused, renew
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.state.wire import ImageFailure, Registration, RegistryAuth
 
@@ -170,7 +170,11 @@ def test_renew_revoked_says_what_to_do(store: SatelliteStore) -> None:
 
 
 def test_renew_beside_another_renewal_is_refused(store: SatelliteStore) -> None:
-    with client(lambda _: httpx.Response(200, json=NEXT)) as peer, _alone(store), pytest.raises(ConflictError):
+    with (
+        client(lambda _: httpx.Response(200, json=NEXT)) as peer,
+        store.credentials_lock(),
+        pytest.raises(ConflictError),
+    ):
         renew(peer, store, fine)
 
 

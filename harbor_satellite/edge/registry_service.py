@@ -1,0 +1,273 @@
+"""The services of a site: the registry that the agent runs, as the settings and the centre say, and the agent itself.
+
+Configuration is generated, checked and written here, the plan of it too; the supervisor does the rest. What must not
+live here: which registry holds the content (``own_registry``), and moving content to another (``registry_switch``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harbor_satellite.edge.own_registry import (
+    Access,
+    Current,
+    Left,
+    Place,
+    access_of,
+    load_current,
+    save_current,
+    wanted_place,
+    writer,
+)
+from harbor_satellite.edge.registry_process import (
+    CLI,
+    LOOPBACK,
+    Listening,
+    ca_of,
+    forward_of,
+    listening_of,
+    process_of,
+    program_of,
+    reachable,
+)
+from harbor_satellite.edge.services import Probe, Service, ServicePlan, read_plan, read_sightings, write_plan
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, StorageError
+from harbor_satellite.processes import check_port_is_free
+from harbor_satellite.registry.layout_root import find_repositories
+from harbor_satellite.satellite.generations import load_generations
+from harbor_satellite.satellite.inventory import roots_of
+from harbor_satellite.satellite.replication import utc_now
+from harbor_satellite.satellite.site_config import load_site_config
+from harbor_satellite.satellite.store import SatelliteStore
+
+if TYPE_CHECKING:
+    from harbor_satellite.settings import SatelliteSettings
+
+_LOG = logging.getLogger(__name__)
+CHANGING: Final = threading.Lock()
+"""Held while the record of what serves is read and written: two threads of the agent may set up the registry."""
+REGISTRY: Final = "registry"
+NEXT: Final = "registry-next"
+"""Takes the content over while the other one serves."""
+AGENT: Final = "agent"
+
+
+def make_services(settings: SatelliteSettings) -> ServicePlan:
+    """Set up the registry as the settings and the centre's config say, and return what the supervisor shall run.
+
+    Whatever is wrong with a change, a registry that runs goes on as it was; ``registry_problem`` says why.
+
+    Args:
+        settings: the site's own, without the centre's config.
+
+    Raises:
+        InvalidInputError: there is no registry yet, and it cannot be run as the settings say.
+        StorageError: the disk refuses.
+    """
+    data_dir = settings.data_dir.absolute()
+    store = SatelliteStore(data_dir)
+    site = with_site_config(settings)
+    with CHANGING:
+        before = load_current(data_dir)
+        try:
+            current, services = _set_up(site, store, before)
+        except HarborSatelliteError as error:
+            if before is None:
+                raise
+            current = replace(before, problem=str(error))
+            services = [service for service in _running(data_dir) if service.name in {REGISTRY, NEXT}]
+        if current.problem and (before is None or before.problem != current.problem):
+            _LOG.error("registry stays as it was reason=%s", current.problem)
+        save_current(data_dir, current)
+    after: list[Service] = []
+    if "docker" in site.runtimes:  # last: nobody waits for a port 80 that may not be ours to have
+        after = [forward_of(current.access.url, current.access.ca)]
+    return ServicePlan((*services, _agent(data_dir), *after))
+
+
+def _set_up(site: SatelliteSettings, store: SatelliteStore, before: Current | None) -> tuple[Current, list[Service]]:
+    wanted = wanted_place(site, before)
+    if before and before.place.is_managed and _is_same_address(wanted.url, before.access.url):
+        raise InvalidInputError(
+            f"an external registry is asked for, and {wanted.url} is the one that the agent runs: "
+            "HARBOR_SATELLITE_LOCAL_REGISTRY_URL must name another"
+        )
+    current = _settled(site, store, before, wanted)
+    services: list[Service] = []
+    if current.place.is_managed:
+        current, service = _registry(site, store, current, before)
+        services.append(service)
+    try:  # whatever is wrong with where it goes, what serves now follows its settings
+        if wanted != current.place:
+            _check_move(site, current, wanted)
+        if current.next and current.next.is_managed:
+            services.append(_next_registry(site, current.next, current.next_port))
+    except HarborSatelliteError as error:
+        current = replace(current, problem=str(error))
+    return current, services
+
+
+def _check_move(site: SatelliteSettings, current: Current, wanted: Place) -> None:
+    """Find out before everything is copied that the other registry could not serve afterwards."""
+    if wanted.is_managed and not current.place.is_managed:
+        _check_port(site, listening_of(site))
+    if wanted.kind == "zot":
+        program_of(site)
+
+
+def _is_same_address(one: str, other: str) -> bool:
+    return one.partition("://")[2].rstrip("/") == other.partition("://")[2].rstrip("/")
+
+
+def _check_port(site: SatelliteSettings, listening: Listening) -> None:
+    """Say that somebody else listens, instead of starting a registry again and again that cannot."""
+    try:
+        check_port_is_free(reachable(listening.host), listening.port)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"HARBOR_SATELLITE_REGISTRY_LISTEN={site.registry_listen}: {error}; choose another, or, if that is to be "
+            f"this site's registry, set HARBOR_SATELLITE_LOCAL_REGISTRY_URL={listening.url}"
+        ) from error
+
+
+def _running(data_dir: Path) -> tuple[Service, ...]:
+    try:
+        return read_plan(data_dir).services
+    except (OSError, ValueError) as error:
+        _LOG.warning("plan of services not read reason=%s", error)
+        return ()
+
+
+def with_site_config(settings: SatelliteSettings) -> SatelliteSettings:
+    """Return the site's settings with what the centre's config says, for the registry that they want.
+
+    Raises:
+        StorageError: what the centre said is damaged on disk.
+    """
+    return settings.with_config(load_site_config(SatelliteStore(settings.data_dir.absolute())).config)
+
+
+def refresh_plan(settings: SatelliteSettings) -> ServicePlan:
+    """Make the plan anew and write it if it is another; for the agent, after each run and each change.
+
+    Args:
+        settings: the site's own, read anew, without the centre's config.
+
+    Raises:
+        StorageError: the disk refuses; the plan stays.
+    """
+    folder = settings.data_dir.absolute()
+    plan = make_services(settings)
+    try:
+        if _running(folder) != plan.services:
+            write_plan(folder, plan)
+    except OSError as error:
+        raise StorageError(f"cannot write the plan of services in {folder}: {error}") from error
+    return plan
+
+
+def registry_problem(data_dir: Path) -> str:
+    """Return why the registry is not set up as the settings say; empty if it is.
+
+    Raises:
+        StorageError: the file that says it is damaged.
+    """
+    current = load_current(data_dir)
+    return current.problem if current else ""
+
+
+def probe_of(settings: SatelliteSettings, store: SatelliteStore) -> Probe | None:
+    """Return what a registry that is well answers: a manifest that the site itself put there, or else ``/v2/``.
+
+    Args:
+        settings: the site's.
+        store: its record.
+
+    Returns:
+        None if the agent runs no registry.
+    """
+    current = load_current(settings.data_dir)
+    return _probe(settings, store, current.access) if current and current.place.is_managed else None
+
+
+def _probe(site: SatelliteSettings, store: SatelliteStore, access: Access) -> Probe:
+    headers = {"Accept": "*/*"}
+    if not site.registry_anonymous_read and access.credentials:
+        headers["Authorization"] = access.credentials.basic
+    generation = load_generations(store).current
+    # Always the same one as long as it is there: every other probe would be another plan.
+    found = min(generation.contents(), default=None) if generation else None
+    path = f"{found[0]}/manifests/{found[1]}" if found else ""
+    return Probe(f"{access.url}/v2/{path}", headers)
+
+
+def _settled(site: SatelliteSettings, store: SatelliteStore, before: Current | None, wanted: Place) -> Current:
+    """Say what serves: what the settings want if nothing is lost by it, else what holds the content."""
+    if before is None:
+        return Current(_first_place(site, store, wanted), access_of(site))
+    if before.next and before.next != wanted:
+        _LOG.warning("taking over given up kind=%s root=%s", before.next.kind, before.next.root)
+        before = replace(before, next=None, next_port=0, left=also_left(before.left, before.next))
+    # Zot and the embedded registry keep content alike: on one root, the other just goes on.
+    is_same_root = bool(wanted.root) and wanted.root == before.place.root
+    if is_same_root:
+        before = replace(before, place=wanted)
+    if wanted != before.place and not _has_content(site, store, before.place):
+        before = replace(before, place=wanted, left=also_left(before.left, before.place), next=None, next_port=0)
+    if before.place.kind == "external" and before.place == wanted:
+        before = replace(before, access=access_of(site))
+    return replace(before, problem="")
+
+
+def _first_place(site: SatelliteSettings, store: SatelliteStore, wanted: Place) -> Place:
+    """Say what serves before the agent ran first: content may be in a registry that was run by somebody else so far."""
+    url = site.local_registry_url
+    is_named = "local_registry_url" in site.model_fields_set
+    is_own_address = url.rpartition(":")[2] == site.registry_listen.rpartition(":")[2]
+    if wanted.is_managed and is_named and not is_own_address and roots_of(store):
+        return Place("external", url=url)
+    return wanted
+
+
+def also_left(left: tuple[Left, ...], place: Place) -> tuple[Left, ...]:
+    """Note that a place does not serve any more."""
+    if not place.root:
+        return left
+    return (*(one for one in left if one.root != place.root), Left(place.root, utc_now()))
+
+
+def _has_content(site: SatelliteSettings, store: SatelliteStore, place: Place) -> bool:
+    """Tell whether something would be lost: what the site put there, or at a registry of its own anybody."""
+    if place.is_managed:
+        return next(find_repositories(Path(place.root)), None) is not None
+    return bool(roots_of(store, site.replication_options().platforms))
+
+
+def _registry(
+    site: SatelliteSettings, store: SatelliteStore, current: Current, before: Current | None
+) -> tuple[Current, Service]:
+    listening = listening_of(site)
+    # At its old port, the one who listens is our own registry, whatever else has changed; unless that does not run.
+    is_at_its_port = before is not None and before.place.is_managed and before.access.url.endswith(f":{listening.port}")
+    if not is_at_its_port or _is_down(site.data_dir):
+        _check_port(site, listening)
+    access = Access(listening.url, writer(site.data_dir), ca_of(site))
+    service = process_of(REGISTRY, site, current.place, listening)
+    return replace(current, access=access), replace(service, probe=_probe(site, store, access))
+
+
+def _is_down(data_dir: Path) -> bool:
+    return any(seen.name == REGISTRY and not seen.pid and seen.last_end for seen in read_sightings(data_dir))
+
+
+def _next_registry(site: SatelliteSettings, place: Place, port: int) -> Service:
+    return process_of(NEXT, site, place, Listening(LOOPBACK, port, f"http://{LOOPBACK}:{port}"))
+
+
+def _agent(data_dir: Path) -> Service:
+    env = {"HARBOR_SATELLITE_DATA_DIR": str(data_dir)}
+    return Service(AGENT, (*CLI, "edge", "agent"), env, alive_file=str(data_dir / "agent.alive"))
