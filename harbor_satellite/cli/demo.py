@@ -49,6 +49,7 @@ def _keep(stack: DemoStack, console: Console) -> None:
         f"Ground Control API  {addresses.ground_control}/docs  (admin / {stack.admin_password.get_secret_value()})\n"
         f"central registry    {addresses.central_registry}\n"
         f"local registry      {addresses.local_registry}\n"
+        f"site's status page  {addresses.status_page}\n"
         f"data and logs       {stack.folder}\n"
         "Ctrl-C stops everything.",
         highlight=False,

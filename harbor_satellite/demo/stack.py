@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _REGISTRY_START_SECONDS: Final = 30.0
 _CENTRE_START_SECONDS: Final = 180.0
 CENTRAL_USER: Final = "ground-control"
-LOCAL_USER: Final = "satellite"
 _CLI: Final = (sys.executable, "-c", "from harbor_satellite.cli import main; main()")
 
 
@@ -37,6 +36,7 @@ class Addresses:
     local_registry: str
     ground_control: str
     prefect: str
+    status_page: str
 
 
 class DemoStack:
@@ -44,9 +44,9 @@ class DemoStack:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.addresses = Addresses(*(f"http://127.0.0.1:{free_port()}" for _ in range(4)))
+        self.addresses = Addresses(*(f"http://127.0.0.1:{free_port()}" for _ in range(5)))
         self.admin_password = SecretStr(f"Demo1-{secrets.token_urlsafe(12)}")
-        self._passwords = {CENTRAL_USER: secrets.token_urlsafe(24), LOCAL_USER: secrets.token_urlsafe(24)}
+        self._password = secrets.token_urlsafe(24)
         self._stack = ExitStack()
         self._children: list[Child] = []
 
@@ -67,16 +67,11 @@ class DemoStack:
         """Which local registry this machine offers."""
         return "zot" if shutil.which("zot") else "embedded"
 
-    def start_registries(self) -> None:
-        """Start the central registry (pulls need a credential) and the site's (only pushes do)."""
-        for name, url, user, is_public in (
-            ("central", self.addresses.central_registry, CENTRAL_USER, False),
-            ("local", self.addresses.local_registry, LOCAL_USER, True),
-        ):
-            set_password(self._htpasswd(name), user, self._passwords[user], is_random=True)
-            argv = self._registry_argv(name, url, user, is_public=is_public)
-            child = self._start(f"{name} registry", argv, {})
-            child.wait_for(f"{url}/v2/", _REGISTRY_START_SECONDS)
+    def start_registry(self) -> None:
+        """Start the central registry; its one user pushes there, and pulls need a credential, too."""
+        set_password(self._htpasswd, CENTRAL_USER, self._password, is_random=True)
+        url = self.addresses.central_registry
+        self._start("central registry", self._registry_argv(url), {}).wait_for(f"{url}/v2/", _REGISTRY_START_SECONDS)
 
     def start_centre(self) -> Child:
         """Start Ground Control with its Prefect server and central worker; returns before they answer."""
@@ -88,8 +83,8 @@ class DemoStack:
             f"{prefix}SOURCE_KIND": "oci",
             f"{prefix}SOURCE_URL": self.addresses.central_registry,
             f"{prefix}SOURCE_USERNAME": CENTRAL_USER,
-            f"{prefix}SOURCE_PASSWORD": self._passwords[CENTRAL_USER],
-            f"{prefix}SOURCE_HTPASSWD": str(self._htpasswd("central")),
+            f"{prefix}SOURCE_PASSWORD": self._password,
+            f"{prefix}SOURCE_HTPASSWD": str(self._htpasswd),
             "PREFECT_API_URL": "",
         }
         argv = (*_CLI, "ground-control", "serve", "--prefect-port", _port(self.addresses.prefect))
@@ -100,7 +95,7 @@ class DemoStack:
         centre.wait_for(f"{self.addresses.ground_control}/ping", _CENTRE_START_SECONDS)
 
     def start_edge(self, token: SecretStr) -> Child:
-        """Start the site's agent, which registers itself with the one-time token."""
+        """Start the site: its supervisor, local registry, and agent, which registers with the one-time token."""
         token_file = self.folder / "token"
         token_file.touch(mode=0o600)
         token_file.write_text(token.get_secret_value(), encoding="utf-8")
@@ -108,17 +103,17 @@ class DemoStack:
             "HARBOR_SATELLITE_DATA_DIR": str(self.folder / "edge"),
             "HARBOR_SATELLITE_GROUND_CONTROL_URL": self.addresses.ground_control,
             "HARBOR_SATELLITE_TOKEN_FILE": str(token_file),
-            "HARBOR_SATELLITE_LOCAL_REGISTRY_URL": self.addresses.local_registry,
-            "HARBOR_SATELLITE_LOCAL_REGISTRY_USERNAME": LOCAL_USER,
-            "HARBOR_SATELLITE_LOCAL_REGISTRY_PASSWORD": self._passwords[LOCAL_USER],
+            "HARBOR_SATELLITE_ENV_FILE": str(self.folder / "satellite.env"),
+            "HARBOR_SATELLITE_REGISTRY_LISTEN": self.addresses.local_registry.removeprefix("http://"),
+            "HARBOR_SATELLITE_STATUS_LISTEN": self.addresses.status_page.removeprefix("http://"),
             "HARBOR_SATELLITE_POLL_INTERVAL_SECONDS": "2",
             "PREFECT_API_URL": "",
         }
-        return self._start("edge worker", (*_CLI, "--log-level", "INFO", "edge", "run"), env)
+        return self._start("site", (*_CLI, "edge", "run"), env)
 
     def central(self) -> HttpRegistry:
         """Open the central registry as the one who pushes there."""
-        password = SecretStr(self._passwords[CENTRAL_USER])
+        password = SecretStr(self._password)
         url = self.addresses.central_registry
         return self._stack.enter_context(HttpRegistry(url, credentials=Credentials(CENTRAL_USER, password)))
 
@@ -133,21 +128,20 @@ class DemoStack:
         self._children.append(child)
         return child
 
-    def _registry_argv(self, name: str, url: str, writer: str, *, is_public: bool) -> tuple[str, ...]:
-        root, htpasswd = self.folder / f"{name}-registry", self._htpasswd(name)
+    def _registry_argv(self, url: str) -> tuple[str, ...]:
+        root = self.folder / "central-registry"
         if self.registry_kind == "zot":
-            config = self.folder / f"zot-{name}.json"
-            port = int(_port(url))
-            zot = ZotSettings(root, "127.0.0.1", port, htpasswd, writer, anonymous_read=is_public)
+            config = self.folder / "zot-central.json"
+            zot = ZotSettings(root, "127.0.0.1", int(_port(url)), self._htpasswd, CENTRAL_USER, anonymous_read=False)
             config.write_text(zot_config(zot), encoding="utf-8")
             return ("zot", "serve", str(config))
         listen = url.removeprefix("http://")
-        users = ("--htpasswd", str(htpasswd), "--writer", writer)
-        argv = (*_CLI, "edge", "registry", "--root", str(root), "--listen", listen, *users)
-        return argv if is_public else (*argv, "--authenticated-read")
+        users = ("--htpasswd", str(self._htpasswd), "--writer", CENTRAL_USER, "--authenticated-read")
+        return (*_CLI, "edge", "registry", "--root", str(root), "--listen", listen, *users)
 
-    def _htpasswd(self, name: str) -> Path:
-        return self.folder / f"{name}.htpasswd"
+    @property
+    def _htpasswd(self) -> Path:
+        return self.folder / "central.htpasswd"
 
 
 def _port(url: str) -> str:

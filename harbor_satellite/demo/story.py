@@ -53,11 +53,8 @@ class Story:
         """
         stack, started = self.stack, time.monotonic()
         centre = stack.start_centre()
-        stack.start_registries()
-        addresses = stack.addresses
-        self._say(
-            f"centre's registry {addresses.central_registry}, site's {addresses.local_registry} ({stack.registry_kind})"
-        )
+        stack.start_registry()
+        self._say(f"centre's registry {stack.addresses.central_registry} ({stack.registry_kind})")
         central = stack.central()
         held = self._make_images(central)
         for reference in extra:
@@ -78,6 +75,8 @@ class Story:
         token = operator.register_satellite(SATELLITE, [GROUP])
         edge = self.stack.start_edge(token)
         self._say(f"registered satellite {SATELLITE}; its agent claims the one-time token by itself")
+        addresses = self.stack.addresses
+        self._say(f"site's registry {addresses.local_registry}, its status page {addresses.status_page}")
         self._follow(operator, edge, held, {}, "first replication")
 
         added = ("acme/scanner", "v1")
@@ -137,7 +136,7 @@ class Story:
         def is_alive() -> None:
             if edge.returncode is not None:
                 raise HarborSatelliteError(
-                    f"{step}: the edge worker ended with status {edge.returncode}; see {edge.log}"
+                    f"{step}: the site ended with status {edge.returncode}; see {edge.log}"
                 )
 
         with self.console.status(f"{step}: waiting for the site"):
