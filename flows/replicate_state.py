@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.report_status import report_status
+from flows.report_status import send_report
 from harbor_satellite.errors import ConflictError, HarborSatelliteError, PausedError
 from tasks.images import (
     check_state,
@@ -70,7 +70,7 @@ def hold_site(satellite: str, stack: contextlib.ExitStack) -> Site | None:
 
 def report(satellite: str) -> None:
     """Report to Ground Control, or say why not."""
-    delivered = report_status(satellite, return_state=True)
+    delivered = send_report(satellite)
     if not delivered.is_completed():
         get_run_logger().warning("report not delivered reason=%s", delivered.message)
 

@@ -121,10 +121,8 @@ class Child:
 
 def check_port_is_free(host: str, port: int) -> None:
     """Raise ``InvalidInputError`` if somebody listens there already, who would be taken for a child of ours."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        if probe.connect_ex((host, port)) == 0:
-            raise InvalidInputError(f"{host}:{port} is in use by another process")
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1.0):
+        raise InvalidInputError(f"{host}:{port} is in use by another process")
 
 
 def free_port() -> int:

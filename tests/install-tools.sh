@@ -3,7 +3,7 @@
 #   install-tools.sh FOLDER fast|slow|bench
 # What cannot be had is named here, and what needs it is skipped.
 set -u
-folder=$1
+folder=$(mkdir -p "$1" && cd "$1" && pwd)
 mkdir -p "$folder/bin"
 
 go_program() {  # NAME MODULE@VERSION
@@ -21,15 +21,38 @@ debian_package() {  # PACKAGE
         echo "cannot install $1 here: what needs it is skipped"
         return
     fi
-    apt-get install -y -qq "$1" >/dev/null 2>&1 && return
-    { apt-get update -qq && apt-get install -y -qq "$1"; } >/dev/null 2>&1 \
+    apt-get install -y -qq --no-install-recommends "$1" >/dev/null 2>&1 && return
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "$1"; } >/dev/null 2>&1 \
         || echo "could not install $1: what needs it is skipped"
+}
+
+container_runtime() {  # PROGRAM PACKAGE
+    PATH=$PATH:/usr/sbin command -v "$1" >/dev/null 2>&1 || debian_package "$2"
+}
+
+containerd_2() {  # VERSION
+    command -v containerd2 >/dev/null 2>&1 && return
+    if ! command -v go >/dev/null 2>&1; then
+        echo "no Go here: what needs containerd 2 is skipped"
+        return
+    fi
+    echo "building containerd 2"
+    # Not by `go install`: its module excludes versions of others, which Go takes from a main module only.
+    module=$(mktemp -d)
+    (
+        cd "$module" && go mod init tools && go get "github.com/containerd/containerd/v2/cmd/containerd@$1" \
+            && go build -o "$folder/bin/containerd2" github.com/containerd/containerd/v2/cmd/containerd
+    ) >/dev/null 2>&1 || echo "could not build containerd 2: what needs it is skipped"
+    rm -rf "$module"
 }
 
 if [ "$2" = fast ]; then
     go_program conformance github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
     go_program registry github.com/distribution/distribution/v3/cmd/registry@v3.1.2
     command -v initdb >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || debian_package postgresql
+    container_runtime containerd containerd
+    container_runtime podman podman
+    container_runtime skopeo skopeo
 elif [ "$2" = bench ]; then
     # What `make bench` measures ours beside.
     go_program crane github.com/google/go-containerregistry/cmd/crane@v0.22.1
@@ -37,5 +60,7 @@ elif [ "$2" = bench ]; then
     go_program regsync github.com/regclient/regclient/cmd/regsync@v0.11.7
     command -v skopeo >/dev/null 2>&1 || debian_package skopeo
 else
+    containerd_2 v2.0.5
+    container_runtime dockerd docker.io
     go_program cosign github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 fi

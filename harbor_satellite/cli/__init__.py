@@ -85,13 +85,19 @@ def main() -> None:
         typer.echo(f"{word}: {error}\n       {error.diagnostics()}", err=True)
         sys.exit(_exit_code(error))
     except ValidationError as error:
-        # Only names and rules: the value of a setting may be a secret.
-        for problem in error.errors(include_input=False, include_url=False):
-            name = _variable(error.title, ".".join(map(str, problem["loc"])))
-            typer.echo(f"error: {name}: {problem['msg'].removeprefix('Value error, ')}", err=True)
+        for line in settings_problems(error):
+            typer.echo(f"error: {line}", err=True)
         sys.exit(_WRONG_USE)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def settings_problems(error: ValidationError) -> list[str]:
+    """Say which settings are wrong, each by its variable, and by which rule: the value may be a secret."""
+    return [
+        f"{_variable(error.title, '.'.join(map(str, problem['loc'])))}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors(include_input=False, include_url=False)
+    ]
 
 
 def _exit_code(error: HarborSatelliteError) -> int:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
+from harbor_satellite.edge.restarts import CONFIGURATION_ERROR
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.inputs import refuse_user
 from harbor_satellite.settings import SatelliteSettings
 
-_CONFIGURATION_ERROR: Final = 78
-"""EX_CONFIG: the supervisor waits long before it tries that again."""
+_LOG = logging.getLogger(__name__)
 
 
 def run(
@@ -24,15 +26,21 @@ def run(
     The agent registers the site if need be; the one-time token comes from --token-file, HARBOR_SATELLITE_TOKEN or the
     registration file on the disk.
     """
-    from harbor_satellite.edge.launch import run_site  # noqa: PLC0415  (each command its own imports)
+    # Each command its own imports.
+    from harbor_satellite.edge.launch import check_settings, run_as_before, run_site  # noqa: PLC0415
 
-    settings, given = SatelliteSettings(), {}
+    given: dict[str, str] = {}
     if ground_control:
         refuse_user(ground_control, "--ground-control", "a site needs no more than its one-time token")
-        settings = settings.model_copy(update={"ground_control_url": ground_control})
         given["HARBOR_SATELLITE_GROUND_CONTROL_URL"] = ground_control
     if token_file:
         given["HARBOR_SATELLITE_TOKEN_FILE"] = str(token_file.absolute())
+    try:
+        settings = SatelliteSettings(**({"ground_control_url": ground_control} if ground_control else {}))
+        check_settings(settings)
+    except (InvalidInputError, ValidationError) as error:
+        run_as_before(_reason(error), given)
+        raise
     run_site(settings, given)
 
 
@@ -42,6 +50,12 @@ def agent() -> None:
 
     try:
         run_agent(SatelliteSettings())
-    except InvalidInputError as error:
-        typer.echo(f"error: {error}\n       {error.diagnostics()}", err=True)
-        raise typer.Exit(_CONFIGURATION_ERROR) from error
+    except (InvalidInputError, ValidationError) as error:
+        _LOG.error("the agent waits until the settings are right reason=%s", _reason(error))
+        raise typer.Exit(CONFIGURATION_ERROR) from error
+
+
+def _reason(error: InvalidInputError | ValidationError) -> str:
+    from harbor_satellite.cli import settings_problems  # noqa: PLC0415  (which imports this)
+
+    return "; ".join(settings_problems(error)) if isinstance(error, ValidationError) else str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -68,8 +69,9 @@ def _given_token(
         return token_source(SecretStr(token), "--token")
     if token_file:
         return token_source(read_token(SecretStr(""), token_file), str(token_file))
-    is_needed = is_again or not (settings.data_dir / "registration.json").exists()
-    if is_needed and sys.stdin.isatty() and next(token_sources(settings), None) is None:
+    with contextlib.suppress(PermissionError):  # who may not look is told so by the registration itself
+        is_again = is_again or not (settings.data_dir / "registration.json").exists()
+    if is_again and sys.stdin.isatty() and next(token_sources(settings), None) is None:
         return token_source(SecretStr(typer.prompt("One-time token", hide_input=True).strip()), "the prompt")
     return None
 

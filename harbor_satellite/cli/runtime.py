@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from harbor_satellite.cli.runtime_pulls import show_pulls
 from harbor_satellite.edge.runtimes import (
     RuntimeOutcome,
     grant,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from harbor_satellite.host_config.rendered import MirrorSettings
     from harbor_satellite.registry.client import HttpRegistry
     from harbor_satellite.satellite.host_plan import FileChange, RuntimePlan
-    from harbor_satellite.satellite.runtime_verify import PullResult
     from harbor_satellite.settings import SatelliteSettings
     from harbor_satellite.state.desired import LocalTag
 
@@ -78,7 +78,11 @@ def plan(
     """Show what `apply` would change, as a diff; nothing is written."""
     settings = effective_settings(site_settings(data_dir, target), is_target_given=bool(target))
     mirrors, host = _mirrors(settings, registry, fallback=fallback), Host(root or settings.host_root)
-    _each(_wanted(runtime, settings, host), lambda name: host.plan(name, mirrors), output, is_planned=True)
+
+    def act(name: str) -> RuntimePlan:
+        return _with_advice(host.plan(name, mirrors), settings)
+
+    _each(_wanted(runtime, settings, host), act, output, is_planned=True)
 
 
 @app.command()
@@ -105,9 +109,11 @@ def apply(
     mirrors, host = _mirrors(settings, registry, fallback=fallback), Host(root or settings.host_root)
 
     def act(name: str) -> RuntimePlan:
-        done = host.apply(name, mirrors, is_forced=force)
+        # What the site wants stays the site's, which undoes it when nobody wants it any more.
+        by = "site" if name in settings.runtimes else "hand"
+        done = host.apply(name, mirrors, by=by, is_forced=force)
         _note(settings, outcome_of(host, done))
-        return done
+        return _with_advice(done, settings)
 
     _each(_wanted(runtime, settings, host), act, output)
 
@@ -164,17 +170,19 @@ def verify(
     if not names:
         raise NotFoundError("no runtime is configured here: `edge runtime apply` does that, and --runtime names one")
     puller = Puller(_hosts_folder(host))
-    registries = tuple(registry or settings.mirrored_registries)
-    with local_registry(settings) as local:
-        found = given_tag(image) if image else _smallest(local, settings, is_target_given=bool(target))
-        with tagged_sample(local, found) as sample:
-            results = [
-                puller.pull(name, one, sample) for name in names for one in names_to_try(name, registries, sample)
-            ]
-    _report(results, output)
+    registries = _mirrors(settings, registry, fallback=None).registries
+    with (
+        local_registry(settings) as local,
+        tagged_sample(local, _sample_name(local, image, settings, is_target_given=bool(target))) as sample,
+    ):
+        tries = [(name, one) for name in names for one in names_to_try(name, registries, sample)]
+        results = [puller.pull(name, one, sample) for name, one in tries]
+    show_pulls(results, output)
 
 
-def _smallest(local: HttpRegistry, settings: SatelliteSettings, *, is_target_given: bool) -> LocalTag:
+def _sample_name(local: HttpRegistry, image: str, settings: SatelliteSettings, *, is_target_given: bool) -> LocalTag:
+    if image:
+        return given_tag(image)
     applied = recorded_store(settings, is_target_given=is_target_given).applied()
     names = (name for name in applied.wanted if not name.is_digest)
     # A name of one word is another one at Docker Hub: library/…
@@ -188,21 +196,12 @@ def _hosts_folder(host: Host) -> str:
     return next((str(path.parent.parent) for path in paths if path.parts[-2:] == (OWN_NAME, "hosts.toml")), CERTS)
 
 
-def _report(results: list[PullResult], output: str) -> None:
-    if output == "json":
-        typer.echo(json.dumps({"pulls": [asdict(result) | {"is_ok": result.is_ok} for result in results]}, indent=2))
-    for result in results if output == "table" else ():
-        if result.is_ok:
-            typer.echo(f"{result.runtime}: {result.image}: ok in {result.seconds:.1f} s, through {result.through}")
-        else:
-            word = "failed" if result.is_tried else "not tried"
-            typer.echo(f"{result.runtime}: {result.image}: {word}: {result.problem}")
-        if result.note:
-            typer.echo(f"  {result.note}")
-    if any(result.is_tried and not result.is_ok for result in results):
-        raise typer.Exit(1)
-    if any(not result.is_tried for result in results):
-        raise typer.Exit(2)
+def _with_advice(plan: RuntimePlan, settings: SatelliteSettings) -> RuntimePlan:
+    """Add what a hand-made configuration needs besides its files."""
+    if plan.runtime != "docker" or "docker" in settings.runtimes:
+        return plan
+    advice = f"{OWN_NAME}/… needs the agent's forwarder at port 80: add docker to HARBOR_SATELLITE_RUNTIMES"
+    return replace(plan, notes=(*plan.notes, advice))
 
 
 def _mirrors(settings: SatelliteSettings, registries: list[str] | None, *, fallback: bool | None) -> MirrorSettings:

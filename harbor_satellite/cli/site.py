@@ -1,4 +1,4 @@
-"""``harbor-satellite edge registry|user|run``: the parts of a site."""
+"""``harbor-satellite edge registry|user``: the local registry alone, and its users."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 
 from harbor_satellite.errors import InvalidInputError
-from harbor_satellite.inputs import refuse_user
-from harbor_satellite.settings import SatelliteSettings
 
 
 def registry(
@@ -82,15 +80,3 @@ def user(
     )
     set_password(htpasswd, name, password.rstrip("\n"))
     typer.echo(f"{name} is a user of {htpasswd}")
-
-
-def _settings(ground_control: str, token_file: Path | None) -> SatelliteSettings:
-    settings = SatelliteSettings()
-    if ground_control:
-        refuse_user(ground_control, "--ground-control", "a site needs no more than its one-time token")
-        settings = settings.model_copy(update={"ground_control_url": ground_control})
-    if token_file:
-        settings = settings.model_copy(update={"token_file": token_file})
-    if not settings.ground_control_url:
-        raise InvalidInputError("no Ground Control: give --ground-control or HARBOR_SATELLITE_GROUND_CONTROL_URL")
-    return settings

@@ -135,9 +135,7 @@ class Story:
 
         def is_alive() -> None:
             if edge.returncode is not None:
-                raise HarborSatelliteError(
-                    f"{step}: the site ended with status {edge.returncode}; see {edge.log}"
-                )
+                raise HarborSatelliteError(f"{step}: the site ended with status {edge.returncode}; see {edge.log}")
 
         with self.console.status(f"{step}: waiting for the site"):
             status = operator.wait_in_step(SATELLITE, self.state_digest, _STEP_SECONDS, is_alive)

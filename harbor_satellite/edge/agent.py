@@ -23,6 +23,7 @@ from harbor_satellite.edge.own_settings import OwnSettings
 from harbor_satellite.edge.proxy import RunningProxy
 from harbor_satellite.edge.registration import StoppedError, ensure_registered
 from harbor_satellite.edge.reporter import Reporter
+from harbor_satellite.edge.services import ALIVE_FILE
 from harbor_satellite.edge.status_server import StatusServer
 from harbor_satellite.edge.threads import in_thread
 from harbor_satellite.edge.time_keeper import TimeKeeper
@@ -38,12 +39,13 @@ if TYPE_CHECKING:
     from harbor_satellite.state.wire import Registration
 
 _LOG = logging.getLogger(__name__)
-_ALIVE_FILE: Final = "agent.alive"
 _ALIVE_SECONDS: Final = 10.0
 # Together less than the supervisor waits for before it kills.
 _END_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 2.0
 _DRAIN_SECONDS: Final = 1.0
+_BACK_SPREAD_SECONDS: Final = 30.0
+"""Within which a site reports once the centre is back: its whole fleet sees that at once."""
 
 
 class Part(Protocol):
@@ -106,7 +108,7 @@ class Agent:
 
     async def _show_life(self) -> None:
         """Touch a file from the event loop, by which the supervisor sees that it turns."""
-        path = self._settings.own.data_dir / _ALIVE_FILE
+        path = self._settings.own.data_dir / ALIVE_FILE
         while True:
             try:
                 path.touch(mode=0o600)
@@ -125,10 +127,11 @@ class Agent:
         self._proxy = self._proxy_to(registration)
         reporter = self._reporter = started("reporter", lambda: self._make_reporter(satellite))
         if reporter and self._proxy:
-            self._proxy.on_back = reporter.nudge
+            self._proxy.on_back = lambda: reporter.nudge(_BACK_SPREAD_SECONDS)
         has_prefect = bool(os.environ.get("PREFECT_API_URL"))
         keeper = TimeKeeper(self._settings, registration, self._proxy, reporter, has_prefect=has_prefect)
         watch = Watch(self._settings, self._proxy, reporter)
+        keeper.is_worker_busy = lambda: watch.is_worker_busy()  # noqa: PLW0108  (set anew with each worker)
         parts: list[Coroutine[Any, Any, int | None]] = [keeper.keep(), watch.keep()]
         if has_prefect:
             self._pool = work_pool_name(satellite_name(satellite))
@@ -159,7 +162,11 @@ class Agent:
         # In a thread, since importing Prefect takes long on a small machine, and SIGTERM must be heard meanwhile.
         module = await in_thread(_import_workers)
         await module.work_for_ever(
-            self._pool, self._settings.effective.poll_interval_seconds, lambda: keeper.pace().jitter_seconds, watch
+            self._pool,
+            self._settings.effective.poll_interval_seconds,
+            lambda: keeper.pace().jitter_seconds,
+            watch,
+            lambda: keeper.look().is_empty,
         )
 
     async def _let_go(self) -> None:

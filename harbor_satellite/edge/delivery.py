@@ -12,7 +12,7 @@ import fcntl
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from harbor_satellite.edge.credential import is_refused, open_ground_control
 from harbor_satellite.edge.site import site_facts
@@ -81,15 +81,19 @@ def leave_receipt(settings: SatelliteSettings, satellite: str = "") -> StatusRep
         StorageError: it cannot be kept.
     """
     store = SatelliteStore(settings.data_dir)
-    spool = Spool(store.folder)
     report = _compose(settings, store, satellite or store.registration().satellite)
+    _keep_news(store, report)
+    return report
+
+
+def _keep_news(store: SatelliteStore, report: StatusReport) -> None:
+    spool = Spool(store.folder)
     with _alone(store.folder / _SPOOL_LOCK):
         waiting = spool.waiting()
         # What waits is looked at first: it goes after it has been noted as taken.
         before = waiting[-1].digest if waiting else _known(store).digest
         if report.news_digest != before:
             spool.add(report)
-    return report
 
 
 def deliver(
@@ -113,11 +117,19 @@ def deliver(
     """
     store = SatelliteStore(settings.data_dir)
     with _alone(store.folder / ".delivery.lock"):
-        report = leave_receipt(settings, satellite)
         registration = store.registration()
+        report = _compose(settings, store, satellite or registration.satellite)
+        try:
+            _keep_news(store, report)
+        except StorageError as error:  # a disk that is full or read-only is what the centre should hear of
+            _LOG.warning("report not kept reason=%s", error)
         with open_ground_control(settings, transport) as client:
             way = _Way(client, store, registration)
-            answer = way.send_waiting(report)
+            answer = None
+            try:
+                answer = way.send_waiting(report)
+            except StorageError as error:
+                _LOG.warning("reports that wait not delivered reason=%s", error)
             is_news = answer is not None
             if answer is None:
                 answer = way.send(report)
@@ -157,7 +169,7 @@ class _Way:
                 continue
             digest = spooled.digest
             if dropped:
-                with _alone(self.store.folder / _SPOOL_LOCK):
+                with contextlib.suppress(StorageError), _alone(self.store.folder / _SPOOL_LOCK):
                     spool.note_told(dropped)
             spool.remove(spooled)
         return answer if digest == report.news_digest else None
@@ -181,7 +193,10 @@ class _Way:
             if not known.is_short_taken or error.status not in _NOT_UNDERSTOOD:
                 raise
             answer = self._post(report, is_compressed=False)  # to a centre that is older than it was
-        self.store.write_document(_KNOWN, {"digest": report.news_digest, "is_short_taken": answer.is_short_taken})
+        try:
+            self.store.write_document(_KNOWN, {"digest": report.news_digest, "is_short_taken": answer.is_short_taken})
+        except StorageError as error:  # it was taken: it is told once more at worst
+            _LOG.warning("not noted what the centre took: %s", error)
         return answer
 
     def _post(self, report: StatusReport, *, is_compressed: bool) -> ReportAnswer:
@@ -233,13 +248,8 @@ def _alone(path: Path) -> Iterator[None]:
     Raises:
         RemoteError: another delivery takes longer than it may.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = path.open("w")
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error.strerror}") from error
     until = time.monotonic() + _LOCK_SECONDS
-    with file:
+    with _lock_file(path) as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -249,3 +259,13 @@ def _alone(path: Path) -> Iterator[None]:
                     raise RemoteError("another delivery of this site is under way", retryable=True) from error
             time.sleep(_LOCK_PAUSE_SECONDS)
         yield
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+    try:
+        return path.open("rb")  # which a disk that has become read-only allows, and a lock needs no more
+    except OSError as error:
+        raise StorageError(f"cannot open {path}: {error.strerror}") from error

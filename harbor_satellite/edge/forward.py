@@ -51,17 +51,23 @@ class Forwarder:
 
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Serve one connection until both sides have ended."""
-        async with self._room:
-            try:
-                registry, to_registry = await asyncio.wait_for(
-                    asyncio.open_connection(self._host, self._port, ssl=self._tls, limit=_CHUNK_BYTES), _DIAL_SECONDS
-                )
-            except (OSError, TimeoutError) as error:  # of ssl, too
-                self._tell_once(error)
-                to_client.transport.abort()
-                return
-            self._is_well = True
-            await self._join(client, to_registry, registry, to_client)
+        try:
+            async with self._room:
+                await self._serve(client, to_client)
+        except asyncio.CancelledError:
+            return  # we end; asyncio's streams would print it
+
+    async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        try:
+            registry, to_registry = await asyncio.wait_for(
+                asyncio.open_connection(self._host, self._port, ssl=self._tls, limit=_CHUNK_BYTES), _DIAL_SECONDS
+            )
+        except (OSError, TimeoutError) as error:  # of ssl, too
+            self._tell_once(error)
+            to_client.transport.abort()
+            return
+        self._is_well = True
+        await self._join(client, to_registry, registry, to_client)
 
     async def _join(
         self,
@@ -132,13 +138,13 @@ async def forward(listen_host: str, listen_port: int, url: str, ca: str, journal
     address = urlsplit(url)
     host, port = address.hostname or "", address.port or _PORTS[address.scheme]
     tls = _tls(ca) if address.scheme == "https" else None
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     server = await asyncio.start_server(
         Forwarder(host, port, tls, journal).serve, listen_host, listen_port, limit=_CHUNK_BYTES
     )
     journal.say(INFO, f"forwarding host={listen_host} port={listen_port} registry={url}")
-    ended = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     await ended.wait()
     server.close()
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _NEVER: Final = float("inf")
 _LONGEST_LOOK_SECONDS: Final = 5.0
 """What one look adds to a silence at most: while this process, or the machine, stood still, nobody could be heard."""
+_NOTHING: Final = 0, 0
+"""What marks a file that is not there."""
 _NO_SERVICES_BUSINESS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
 
 
@@ -44,12 +46,14 @@ class Keeper:
         self._kill_at = _NEVER
         self._why = ""
         """Why we end it; empty: we do not."""
+        self._is_planned = True
+        """Whether the next start is one that the plan asks for, and not one after a failure."""
         self._has_answered = False
         self._asker = Asker(wake)
         self._next_probe = _NEVER
         self._unanswered = 0
         self._untouched_seconds = self._looked = 0.0
-        self._mark: tuple[int, int] | None = None
+        self._mark = self._settings_mark = _NOTHING
 
     @property
     def is_settled(self) -> bool:
@@ -103,7 +107,7 @@ class Keeper:
         """Do what is due."""
         now = time.monotonic()
         if not self.pid:
-            if self.is_wanted and now >= self._next_start:
+            if self.is_wanted and (now >= self._next_start or self._settings_mark != _mark(self.service.settings_file)):
                 self._start()
             return
         if now >= self._kill_at:
@@ -122,7 +126,7 @@ class Keeper:
         self._last_end = why if is_silent else str(end)
         if why in {"changed", "stopped"}:
             self._journal.say(INFO, f"ended service={self.service.name} how={end}")
-            self._next_start = time.monotonic()
+            self._next_start, self._is_planned = time.monotonic(), True
             return
         if ran_seconds >= self._pace.well_seconds:
             self._streak = 0
@@ -132,17 +136,17 @@ class Keeper:
         luck = random.random()  # noqa: S311  (jitter)
         wait = wait_seconds(self._pace, status, self._streak, luck, is_silent=is_silent)
         self._streak += 1
+        self._is_planned = False
         self._next_start, self._next_start_at = time.monotonic() + wait, round(time.time() + wait, 3)
         name = self.service.name
         self._journal.say(WARNING, f"ended service={name} how={self._last_end!r} {more} wait_seconds={wait:.1f}")
 
     def _start(self) -> None:
         service = self.service
+        self._settings_mark = _mark(service.settings_file)  # before it is read: what changes from now on counts
+        taken_away = {*_NO_SERVICES_BUSINESS, *(name for name, value in service.env.items() if not value)}
         environment = {**os.environ, **service.env}
-        environment = {
-            name: value for name, value in environment.items() if value and name not in _NO_SERVICES_BUSINESS
-        }
-        is_again = bool(self._started_at)
+        environment = {name: value for name, value in environment.items() if name not in taken_away}
         try:
             self.pid = children.start(service.argv, environment)
         except OSError as error:
@@ -150,7 +154,7 @@ class Keeper:
             self._wait(1, "pid=0")
             return
         self._started, self._started_at = time.monotonic(), round(time.time(), 3)
-        self._restarts += is_again
+        self._restarts += not self._is_planned
         self._asker = Asker(self._wake)  # what a process before it still answers is not heard
         self._has_answered, self._unanswered = False, 0
         self._next_probe = self._started if service.probe else _NEVER
@@ -175,7 +179,7 @@ class Keeper:
         if probe is None:
             return
         answer = self._asker.take()
-        is_counted = now - self._started >= probe.grace_seconds
+        is_counted = self._has_answered or now - self._started >= probe.grace_seconds
         if answer is not None:
             self._has_answered |= answer
             self._unanswered = self._unanswered + 1 if is_counted and not answer else 0
@@ -194,10 +198,10 @@ class Keeper:
         self.look()
 
 
-def _mark(path: str) -> tuple[int, int] | None:
-    """Return what changes when a file is touched; None if it is not there."""
+def _mark(path: str) -> tuple[int, int]:
+    """Return what changes when a file is touched."""
     try:
-        found = Path(path).stat()
+        found = Path(path).stat() if path else None
     except (OSError, ValueError):
-        return None
-    return found.st_ino, found.st_mtime_ns
+        found = None
+    return (found.st_ino, found.st_mtime_ns) if found else _NOTHING

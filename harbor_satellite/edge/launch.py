@@ -5,7 +5,6 @@ The process stays the same one, so whoever started it (systemd, a container, a s
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
@@ -18,11 +17,10 @@ from harbor_satellite.edge.registry_service import make_services
 from harbor_satellite.edge.services import read_plan, write_plan
 from harbor_satellite.errors import InvalidInputError, StorageError
 from harbor_satellite.satellite.machine_key import check_encryption
+from harbor_satellite.settings import SatelliteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from harbor_satellite.settings import SatelliteSettings
 
 _LOG = logging.getLogger(__name__)
 _LOCK_FILE: Final = ".supervisor.lock"
@@ -42,18 +40,52 @@ def run_site(settings: SatelliteSettings, given: Mapping[str, str]) -> NoReturn:
         given: that alone, as variables: the agent reads all others itself, anew, when they change.
 
     Raises:
-        InvalidInputError: nobody said where Ground Control is, the folder is not for this user, another ``edge run``
-            is at work in it, the local registry cannot be run as the settings say, or credentials shall be
-            encrypted and the package for it is not installed.
+        InvalidInputError: the folder is not for this user, another ``edge run`` is at work in it, or the local
+            registry cannot be run as the settings say.
         StorageError: the disk refuses, and there is no plan from before.
     """
     folder = settings.data_dir.absolute()
-    _check_ground_control(settings)
-    if settings.is_encrypted:
-        check_encryption()
     _make_folder(folder)
     lock = _lock(folder)
     _make_plan(settings, folder)
+    _become_supervisor(folder, lock, given)
+
+
+def run_as_before(reason: str, given: Mapping[str, str]) -> None:
+    """Become the supervisor of the plan from before; return if there is none, or it may be in another folder.
+
+    A machine that starts again with a mistake in its settings serves what it has: the agent, which waits until they
+    are right, says what is wrong.
+
+    Args:
+        reason: what is wrong with the settings.
+        given: as for ``run_site``.
+
+    Raises:
+        InvalidInputError: the folder is not for this user, or another ``edge run`` is at work in it.
+    """
+    default: Path = SatelliteSettings.model_fields["data_dir"].default
+    folder = Path(os.environ.get("HARBOR_SATELLITE_DATA_DIR") or default).absolute()
+    if not _has_plan(folder):
+        return
+    lock = _lock(folder)
+    _LOG.error("the settings are wrong, the services run by the plan from before reason=%s", reason)
+    _become_supervisor(folder, lock, given)
+
+
+def check_settings(settings: SatelliteSettings) -> None:
+    """Do nothing if a site can be run by these settings.
+
+    Raises:
+        InvalidInputError: nobody said where Ground Control is, or credentials shall be encrypted and the package for
+            it is not installed.
+    """
+    _check_ground_control(settings)
+    if settings.is_encrypted:
+        check_encryption()
+
+
+def _become_supervisor(folder: Path, lock: int, given: Mapping[str, str]) -> NoReturn:
     os.set_inheritable(lock, True)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -75,14 +107,19 @@ def supervisor_argv(folder: Path, lock: int) -> list[str]:
 
 def _check_ground_control(settings: SatelliteSettings) -> None:
     """Raise unless somebody said, or may still say, where this site registers."""
-    is_known = settings.ground_control_url or (settings.data_dir / "registration.json").exists()
-    with contextlib.suppress(OSError):
-        is_known = is_known or settings.registration_file.exists()
-    if not is_known:
+    paths = (settings.data_dir / "registration.json", settings.registration_file)
+    if not settings.ground_control_url and not any(map(_may_exist, paths)):
         raise InvalidInputError(
             "no Ground Control: give --ground-control or HARBOR_SATELLITE_GROUND_CONTROL_URL, "
             f"or drop {settings.registration_file}"
         )
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # not ours to look at: whoever reads it says so
+        return True
 
 
 def _make_folder(folder: Path) -> None:
@@ -102,7 +139,10 @@ def _lock(folder: Path) -> int:
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE_FILE)
     except OSError as error:
-        raise InvalidInputError(f"HARBOR_SATELLITE_DATA_DIR={folder}: not writable: {error.strerror}") from error
+        advice = f"; if root once ran it there: chown -R USER {folder}" if isinstance(error, PermissionError) else ""
+        raise InvalidInputError(
+            f"HARBOR_SATELLITE_DATA_DIR={folder}: not writable for user {os.geteuid()}: {error.strerror}{advice}"
+        ) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -116,10 +156,16 @@ def _make_plan(settings: SatelliteSettings, folder: Path) -> None:
     try:
         write_plan(folder, make_services(settings))
     except (StorageError, OSError) as error:
-        with contextlib.suppress(OSError, ValueError):
-            if read_plan(folder).services:
-                _LOG.warning("the services run by the plan from before reason=%s", error)
-                return
+        if _has_plan(folder):
+            _LOG.warning("the services run by the plan from before reason=%s", error)
+            return
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"cannot write the plan of services in {folder}: {error.strerror}") from error
+
+
+def _has_plan(folder: Path) -> bool:
+    try:
+        return bool(read_plan(folder).services)
+    except (OSError, ValueError):
+        return False

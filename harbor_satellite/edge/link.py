@@ -25,7 +25,7 @@ _FORWARD_SECONDS: Final = 60.0  # more than one request may take
 _ANSWER_MAX_BYTES: Final = 16 * 1024 * 1024
 _TIMEOUT: Final = httpx.Timeout(45.0, connect=10.0)  # seconds; less than the 60 for which Prefect's client waits
 # Kept for longer than lies between two polls, jitter included: a handshake costs more than ten polls.
-_LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=2, keepalive_expiry=170.0)
+_LIMITS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=170.0)
 _PASSED_ON: Final = frozenset({"retry-after", "prefect-maintenance", "content-type"})
 _OF_THE_WIRE: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 UNAUTHORIZED: Final = 401

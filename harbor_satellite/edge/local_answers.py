@@ -29,7 +29,14 @@ _KEPT_MAX: Final = 32
 _KEPT_MAX_BYTES: Final = 64 * 1024  # of one answer
 _HEARTBEAT: Final = re.compile(r"/work_pools/[^/]+/workers/heartbeat")
 _POLL: Final = re.compile(r"/work_pools/[^/]+/get_scheduled_flow_runs")
-_KEPT: Final = re.compile(r"/work_pools/[^/]+|/work_queues/[^/]+|/admin/version|/admin/storage")
+_KEPT: Final = re.compile(
+    r"/(?:work_pools|work_queues|deployments|flows)/[0-9A-Za-z._-]+|/admin/version|/admin/storage"
+)
+_SOON_OLD: Final = "/deployments/"
+"""Read several times at the start of a run, and never stale in the next one."""
+_SOON_SECONDS: Final = 60.0
+_FOR_GOOD: Final = "/flows/"
+"""What a flow is called never changes."""
 _OK: Final = 200
 _NOTHING: Final = 204
 _NO_SUCH_CALL: Final = frozenset({403, 404, 405})
@@ -90,7 +97,8 @@ class LocalAnswers:
         if path == "/csrf-token":
             return _NO_CSRF
         kept = self._kept.get(path)
-        return kept[0] if kept and now - kept[1] < _FRESH_SECONDS else None
+        fresh = _SOON_SECONDS if path.startswith(_SOON_OLD) else _FRESH_SECONDS
+        return kept[0] if kept and now - kept[1] < fresh else None
 
     def note(self, method: str, path: str, answer: Answer) -> None:
         """Take note of what the centre answered."""
@@ -104,7 +112,8 @@ class LocalAnswers:
         elif method == "POST" and _HEARTBEAT.fullmatch(path):
             self._beaten_at = self._monotonic()
         elif method == "POST" and _POLL.fullmatch(path) and body.strip() not in {b"", b"[]"}:
-            self._kept.clear()  # a run is to see its pool as it is now
+            # A run is to see its pool as it is now.
+            self._kept = {path: kept for path, kept in self._kept.items() if path.startswith(_FOR_GOOD)}
 
     def forget(self) -> None:
         """Forget everything: the centre may be another one when it is back."""

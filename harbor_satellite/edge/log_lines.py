@@ -15,8 +15,12 @@ from harbor_satellite.edge.notices import is_journal
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 """Level → priority of syslog, as in sd-daemon(3)."""
 _DEBUG: Final = 7
-# What steers a terminal, ends a line, or turns the direction of writing: names and messages come from peers.
-_STEERING: Final = (*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+# What steers a terminal, ends a line, turns the direction of writing, or is half a character, which no terminal and no
+# page takes: names and messages come from peers.
+_STEERING: Final = (
+    *(*range(32), *range(127, 160), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    *range(0xD800, 0xE000),
+)
 _ESCAPES: Final = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in _STEERING} | {  # noqa: PLR2004
     ord("\n"): "\\n",
     ord("\r"): "\\r",

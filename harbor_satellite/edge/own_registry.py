@@ -119,11 +119,17 @@ def wanted_place(settings: SatelliteSettings, current: Current | None) -> Place:
     """Return where the settings want content to live; ``auto`` never flips between the kinds that the agent runs.
 
     Raises:
-        InvalidInputError: Zot holds the content and is not to be found any more.
+        InvalidInputError: Zot holds the content and is not to be found any more, or nobody said which other registry.
     """
     kind = settings.registry_kind
     if kind == "external":
-        return Place(kind, url=settings.local_registry_url)
+        place = Place(kind, url=settings.local_registry_url)
+        if current and current.place != place and "local_registry_url" not in settings.model_fields_set:
+            raise InvalidInputError(
+                "an external registry is asked for, and only the site can say which: set "
+                "HARBOR_SATELLITE_LOCAL_REGISTRY_URL there"
+            )
+        return place
     has_zot = shutil.which(settings.zot) is not None
     if kind == "auto":
         in_use = current.place.kind if current and current.place.is_managed else ""

@@ -56,7 +56,7 @@ class OwnSettings:
         try:
             own = self._read()
             effective = effective_settings(own, SatelliteStore(self.own.data_dir))
-        except (HarborSatelliteError, ValidationError, OSError, ValueError) as error:
+        except (HarborSatelliteError, ValidationError) as error:
             _LOG.warning("settings not taken over, the last good ones hold reason=%s", _said(error))
             return False
         before = self.effective
@@ -68,7 +68,7 @@ def read_settings() -> SatelliteSettings:
     """Read the site's own settings; in a process that has read good ones before, those, if they are wrong now."""
     try:
         _GOOD[:] = [SatelliteSettings()]
-    except (ValidationError, OSError, ValueError) as error:
+    except (HarborSatelliteError, ValidationError) as error:
         if not _GOOD:
             raise
         _LOG.warning("settings not taken over, the last good ones hold reason=%s", _said(error))
@@ -83,7 +83,7 @@ def _said(error: Exception) -> str:
     if isinstance(error, ValidationError):
         problems = error.errors(include_input=False, include_url=False)
         return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
-    return str(error) if isinstance(error, (HarborSatelliteError, OSError)) else type(error).__name__
+    return str(error)
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from harbor_satellite.edge.own_settings import read_settings
 from harbor_satellite.edge.site import effective_settings, open_home, open_own_engine
 from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.satellite.broken_runs import note_run
 from harbor_satellite.satellite.store import SatelliteStore
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Hold:
 
 HOLD: Final = Hold()
 """Of this process: written by whoever holds the site's lock, read by anybody."""
-_GUARD: Final = threading.Lock()
+_CHANGED: Final = threading.Condition()
 
 
 @contextlib.contextmanager
@@ -74,21 +75,39 @@ def open_own_site(satellite: str = "", *, is_local: bool = False) -> Iterator[Ow
         raise InvalidInputError(f"this site is {registration.satellite}; the run is meant for {satellite}")
     options = settings.replication_options()
     with (
+        _told_of_end(),
         store.lock(),
         _held(is_local=is_local),
+        note_run(store.folder),
         open_own_engine(settings, store, registration, options, _home_registry(settings, registration)) as engine,
     ):
         yield OwnSite(satellite or registration.satellite, registration, engine)
 
 
+def wait_for_local_run(seconds: float) -> None:
+    """Wait until the run ends that the site's own timer has begun, if there is one, but no longer than so long."""
+    with _CHANGED:
+        _CHANGED.wait_for(lambda: HOLD.since is None or not HOLD.is_local, seconds)
+
+
+@contextlib.contextmanager
+def _told_of_end() -> Iterator[None]:
+    """Wake who waits, once the lock is free."""
+    try:
+        yield
+    finally:
+        with _CHANGED:
+            _CHANGED.notify_all()
+
+
 @contextlib.contextmanager
 def _held(*, is_local: bool) -> Iterator[None]:
-    with _GUARD:
+    with _CHANGED:
         HOLD.since, HOLD.is_local = time.monotonic(), is_local
     try:
         yield
     finally:
-        with _GUARD:
+        with _CHANGED:
             HOLD.since, HOLD.ended = None, HOLD.ended + 1
 
 

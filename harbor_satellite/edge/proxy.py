@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from starlette.datastructures import Headers
 
-from harbor_satellite.edge.link import ANSWERS, UNAUTHORIZED, Centre, CentreAwayError, SharedTransport
+from harbor_satellite.edge.event_post import LINGER_SECONDS, EventPost
+from harbor_satellite.edge.link import UNAUTHORIZED, Centre, CentreAwayError, SharedTransport
 from harbor_satellite.edge.local_answers import LocalAnswers, sent_body
+from harbor_satellite.registry.server_process import QuietServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,9 +45,6 @@ _EVENTS_OUT: Final = f"{_PREFIX}/events/out"
 _USER: Final = "edge"
 _BODY_MAX_BYTES: Final = 8 * 1024 * 1024
 _RETRY_SECONDS: Final = 5
-_EVENTS_MAX: Final = 5000  # kept while the link is down; then the run waits
-_BATCH: Final = 50
-_BATCH_MAX_BYTES: Final = 1024 * 1024  # the gateway refuses requests of more than 4 MiB, with all that is in them
 _EVENT_MAX_BYTES: Final = 1024 * 1024  # events of Prefect's are some kB
 _FRAME_MAX_BYTES: Final = 4 * 1024 * 1024  # a larger one ends the websocket, and its sender would send it again
 _GREETING_SECONDS: Final = 10.0
@@ -68,9 +67,17 @@ class EdgeProxy:
         centre: where requests go.
         password: what Prefect's client must give.
         on_back: called when the centre answers again after it was away; must return at once.
+        linger_seconds: for which an event waits for others to cross the link with it.
     """
 
-    def __init__(self, centre: Centre, password: str, on_back: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        centre: Centre,
+        password: str,
+        on_back: Callable[[], object] = lambda: None,
+        *,
+        linger_seconds: float = 0.0,
+    ) -> None:
         self.away_since: datetime | None = None
         """Since when the centre cannot be asked; None: it answered last, or was not asked yet."""
         self._centre = centre
@@ -78,7 +85,7 @@ class EdgeProxy:
         self._local = LocalAnswers()
         self._token = f"{_USER}:{password}".encode()
         self._expected = b"Basic " + base64.b64encode(self._token)
-        self._events: asyncio.Queue[str] = asyncio.Queue(_EVENTS_MAX)
+        self._events = EventPost(centre, self._note, linger_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or one websocket."""
@@ -92,12 +99,11 @@ class EdgeProxy:
 
     async def drain(self, seconds: float) -> None:
         """Wait until the centre has all events, but no longer than so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._events.join(), seconds)
+        await self._events.drain(seconds)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        delivering = asyncio.create_task(self._deliver())
+        delivering = asyncio.create_task(self._events.deliver())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         delivering.cancel()
@@ -174,7 +180,6 @@ class EdgeProxy:
             if len(message["text"]) > _EVENT_MAX_BYTES:
                 _LOG.warning("event dropped, it is too large characters=%d", len(message["text"]))
             else:
-                # As text: that is how its size is known, and a tenth of what the parsed event would take.
                 await self._events.put(message["text"])
 
     async def _is_greeted(self, receive: Receive) -> bool:
@@ -184,31 +189,6 @@ class EdgeProxy:
         except TimeoutError:
             return False
         return hmac.compare_digest(token.encode("utf-8", "replace"), self._token)
-
-    async def _deliver(self) -> None:
-        """Post events to the centre, in order; each batch until it has arrived."""
-        while True:
-            events = [await self._events.get()]
-            size = len(events[0])
-            while len(events) < _BATCH and size < _BATCH_MAX_BYTES and not self._events.empty():
-                events.append(self._events.get_nowait())
-                size += len(events[-1])
-            body = f"[{','.join(events)}]".encode("utf-8", "replace")
-            while not await self._is_delivered(body):  # noqa: ASYNC110  (it is the peer that is asked again)
-                await asyncio.sleep(_RETRY_SECONDS)
-            for _ in events:
-                self._events.task_done()
-
-    async def _is_delivered(self, body: bytes) -> bool:
-        try:
-            status, _, _ = await self._centre.send("POST", "/events", body)
-        except CentreAwayError as error:
-            self._note(str(error))
-            return False
-        if status not in ANSWERS:
-            _LOG.warning("events refused by the centre status=%d", status)
-        # What is refused for good would be refused for ever.
-        return status not in {UNAUTHORIZED, 408, 429}
 
 
 class RunningProxy:
@@ -227,7 +207,9 @@ class RunningProxy:
         self.on_back: Callable[[], object] = lambda: None
         """Called, in the proxy's thread, when the centre answers again after it was away; must return at once."""
         self._centre = Centre(store, verify=verify, renew=renew)
-        self._proxy = EdgeProxy(self._centre, self.auth_string.partition(":")[2], self._come_back)
+        self._proxy = EdgeProxy(
+            self._centre, self.auth_string.partition(":")[2], self._come_back, linger_seconds=LINGER_SECONDS
+        )
         self._socket = socket.create_server(("127.0.0.1", 0))
         config = uvicorn.Config(
             self._proxy,
@@ -238,7 +220,7 @@ class RunningProxy:
             lifespan="on",
             loop="asyncio",
         )
-        self._server = uvicorn.Server(config)
+        self._server = QuietServer(config)
         logging.getLogger("uvicorn.error").addFilter(_KnownDenials())
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="prefect-proxy", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -51,6 +51,8 @@ _REFUSED_WAIT_SECONDS: Final = 3600.0
 _BUSY_WAIT_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
 """So soon a file that is dropped, or a registration by hand, is seen."""
+_SAID: Final[list[str]] = []
+"""Why the dropped file was not read the last time."""
 _NOTHING_GIVEN: Final = (
     "no one-time token: drop {file}, give HARBOR_SATELLITE_TOKEN or HARBOR_SATELLITE_TOKEN_FILE, "
     "or run `harbor-satellite edge register`"
@@ -191,10 +193,14 @@ def _new_token(settings: SatelliteSettings, store: SatelliteStore) -> TokenSourc
 
 def _readable_drop(settings: SatelliteSettings) -> TokenSource | None:
     try:
-        return dropped_source(settings.registration_file)
+        dropped = dropped_source(settings.registration_file)
     except InvalidInputError as error:
-        _LOG.debug("no new token: %s", error)
+        # Asked every half minute, for as long as somebody takes to see it.
+        _LOG.log(logging.DEBUG if [str(error)] == _SAID else logging.WARNING, "no new token: %s", error)
+        _SAID[:] = [str(error)]
         return None
+    _SAID.clear()
+    return dropped
 
 
 def _present(settings: SatelliteSettings, store: SatelliteStore, *, is_again: bool) -> Registration | None:

@@ -9,10 +9,12 @@ import hashlib
 import ipaddress
 import logging
 import shutil
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from harbor_satellite.edge.own_registry import HTPASSWD, WRITER, Place, registry_folder
 from harbor_satellite.edge.services import Service
@@ -45,7 +47,7 @@ _FORWARD: Final = (
 _WITHOUT_LEFTOVERS: Final = 'find "$3" -type d -name .sync -prune -exec rm -rf {} +; exec "$0" "$1" "$2"'
 # What a registry has no use for; an empty value takes a variable away.
 _NO_SECRETS: Final = {
-    f"HARBOR_SATELLITE_{name}": "" for name in ("TOKEN", "SOURCE_PASSWORD", "LOCAL_REGISTRY_PASSWORD")
+    f"HARBOR_SATELLITE_{name}": "" for name in ("TOKEN", "TOKEN_FILE", "SOURCE_PASSWORD", "LOCAL_REGISTRY_PASSWORD")
 }
 
 
@@ -97,6 +99,38 @@ def _names(settings: SatelliteSettings, host: str) -> tuple[str, ...]:
     given = (own,) if own and "local_registry_url" in settings.model_fields_set else ()
     near = (reachable(host), "localhost") if _is_loopback(host) or _is_everywhere(host) else (host,)
     return tuple(dict.fromkeys((*near, *given)))
+
+
+def is_at(listen: str, url: str) -> bool:
+    """Tell whether a URL, under whatever name, leads to who listens on this machine at ``HOST:PORT``."""
+    host, port = parse_listen(listen)
+    try:
+        there = urlsplit(url)
+        other_port = there.port or (443 if there.scheme == "https" else 80)
+    except ValueError:
+        return False
+    if other_port != port:
+        return False
+    if there.hostname == host:
+        return True
+    addresses = _addresses(there.hostname or "")
+    return any(map(_is_here, addresses)) if _is_everywhere(host) else not addresses.isdisjoint(_addresses(host))
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return set()
+
+
+def _is_here(address: str) -> bool:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as one:
+            one.bind((address, 0))  # which only an address of this machine allows
+    except OSError:
+        return False
+    return True
 
 
 def ca_of(settings: SatelliteSettings) -> str:

@@ -6,7 +6,9 @@ live here: which registry holds the content (``own_registry``), and moving conte
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -29,20 +31,32 @@ from harbor_satellite.edge.registry_process import (
     Listening,
     ca_of,
     forward_of,
+    is_at,
     listening_of,
     process_of,
     program_of,
     reachable,
 )
-from harbor_satellite.edge.services import Probe, Service, ServicePlan, read_plan, read_sightings, write_plan
+from harbor_satellite.edge.services import (
+    ALIVE_FILE,
+    Probe,
+    Service,
+    ServicePlan,
+    read_plan,
+    read_sightings,
+    write_plan,
+)
 from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, StorageError
 from harbor_satellite.processes import check_port_is_free
 from harbor_satellite.registry.layout_root import find_repositories
+from harbor_satellite.satellite.disk import DiskGuard
 from harbor_satellite.satellite.generations import load_generations
 from harbor_satellite.satellite.inventory import roots_of
 from harbor_satellite.satellite.replication import utc_now
+from harbor_satellite.satellite.room import check_second_copy
 from harbor_satellite.satellite.site_config import load_site_config
 from harbor_satellite.satellite.store import SatelliteStore
+from harbor_satellite.settings.satellite import env_file
 
 if TYPE_CHECKING:
     from harbor_satellite.settings import SatelliteSettings
@@ -78,8 +92,7 @@ def make_services(settings: SatelliteSettings) -> ServicePlan:
         except HarborSatelliteError as error:
             if before is None:
                 raise
-            current = replace(before, problem=str(error))
-            services = [service for service in _running(data_dir) if service.name in {REGISTRY, NEXT}]
+            current, services = replace(before, problem=str(error)), _as_before(site, store, before)
         if current.problem and (before is None or before.problem != current.problem):
             _LOG.error("registry stays as it was reason=%s", current.problem)
         save_current(data_dir, current)
@@ -91,7 +104,7 @@ def make_services(settings: SatelliteSettings) -> ServicePlan:
 
 def _set_up(site: SatelliteSettings, store: SatelliteStore, before: Current | None) -> tuple[Current, list[Service]]:
     wanted = wanted_place(site, before)
-    if before and before.place.is_managed and _is_same_address(wanted.url, before.access.url):
+    if before and before.place.is_managed and _is_our_own(site, before, wanted.url):
         raise InvalidInputError(
             f"an external registry is asked for, and {wanted.url} is the one that the agent runs: "
             "HARBOR_SATELLITE_LOCAL_REGISTRY_URL must name another"
@@ -117,10 +130,22 @@ def _check_move(site: SatelliteSettings, current: Current, wanted: Place) -> Non
         _check_port(site, listening_of(site))
     if wanted.kind == "zot":
         program_of(site)
+    if wanted.is_managed and current.place.is_managed:
+        old, new = Path(current.place.root), Path(wanted.root)
+        check_second_copy(old, new, DiskGuard(new, site.disk_reserve_bytes))
 
 
-def _is_same_address(one: str, other: str) -> bool:
-    return one.partition("://")[2].rstrip("/") == other.partition("://")[2].rstrip("/")
+def _as_before(site: SatelliteSettings, store: SatelliteStore, before: Current) -> list[Service]:
+    """Return the registry as it ran so far; if that is a Zot that is gone, the embedded one serves what it left."""
+    if before.place.kind == "zot" and shutil.which(site.zot) is None:
+        instead = site.model_copy(update={"registry_kind": "embedded"})
+        with contextlib.suppress(HarborSatelliteError):
+            return [_registry(instead, store, before, before)[1]]
+    return [service for service in _running(site.data_dir) if service.name in {REGISTRY, NEXT}]
+
+
+def _is_our_own(site: SatelliteSettings, before: Current, url: str) -> bool:
+    return bool(url) and any(is_at(at, url) for at in (before.access.url.partition("://")[2], site.registry_listen))
 
 
 def _check_port(site: SatelliteSettings, listening: Listening) -> None:
@@ -270,4 +295,6 @@ def _next_registry(site: SatelliteSettings, place: Place, port: int) -> Service:
 
 def _agent(data_dir: Path) -> Service:
     env = {"HARBOR_SATELLITE_DATA_DIR": str(data_dir)}
-    return Service(AGENT, (*CLI, "edge", "agent"), env, alive_file=str(data_dir / "agent.alive"))
+    settings_file = str(env_file() or "")
+    alive_file = str(data_dir / ALIVE_FILE)
+    return Service(AGENT, (*CLI, "edge", "agent"), env, alive_file=alive_file, settings_file=settings_file)

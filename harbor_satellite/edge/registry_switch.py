@@ -6,6 +6,7 @@ that whatever is killed, the next call goes on. What must not live here: the cop
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import time
@@ -40,8 +41,8 @@ from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, Rem
 from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.layout_files import storage_errors
-from harbor_satellite.registry.zot import SHORTEST_RETENTION_SECONDS
-from harbor_satellite.satellite.adoption import AdoptionOptions, adopt, look_again
+from harbor_satellite.satellite.adoption import AdoptionOptions, adopt, check_answers, look_again
+from harbor_satellite.satellite.adoption_journal import AdoptionJournal
 from harbor_satellite.satellite.adoption_source import LeftRegistryError
 from harbor_satellite.satellite.disk import DiskGuard
 from harbor_satellite.satellite.replication import utc_now
@@ -57,6 +58,7 @@ _LOG = logging.getLogger(__name__)
 _START_SECONDS: Final = 90.0
 """For a registry to answer after it is in the plan: a small machine that is busy takes long."""
 _POLL_SECONDS: Final = 0.2
+_LEFT_STAYS: Final = timedelta(hours=48)
 _GIVE_UP: Final = timedelta(minutes=15)
 """So long is a registry that holds the content waited for; then the site goes on without it, from the source."""
 
@@ -126,13 +128,15 @@ def _take_over(
         platforms=site.replication_options().platforms,
         workers=site.image_workers,
         disk=DiskGuard(Path(wanted.root), site.disk_reserve_bytes) if wanted.is_managed else None,
+        journal=_journal(site, wanted),
     )
     with ExitStack() as stack:
-        access = _access_to_next(site, current)
-        new = stack.enter_context(_open(access))
+        old = stack.enter_context(_open((load_current(site.data_dir) or current).access))
+        check_answers(old, store)
+        _note_answer(site)
+        new = stack.enter_context(_open(_access_to_next(site, current)))
         if wanted.is_managed:
             _wait_for(new, sleep)
-        old = stack.enter_context(_open((load_current(site.data_dir) or current).access))
         adopted = adopt(old, new, store, options)
     _LOG.info(
         "taken over images=%d bytes=%d left_behind=%d",
@@ -162,6 +166,19 @@ def _begin(site: SatelliteSettings, wanted: Place) -> Current:
     return current
 
 
+def _journal(site: SatelliteSettings, wanted: Place) -> AdoptionJournal:
+    mark = hashlib.sha256(_shown(wanted).encode()).hexdigest()[:12]
+    return AdoptionJournal(registry_folder(site.data_dir) / f"adopted-{mark}.jsonl")
+
+
+def _note_answer(site: SatelliteSettings) -> None:
+    """Forget that the registry that holds the content was away: whatever fails now, it is not given up for that."""
+    with CHANGING:
+        current = load_current(site.data_dir)
+        if current is not None:
+            save_current(site.data_dir, replace(current, unreachable_since=None))
+
+
 def _move(site: SatelliteSettings, wanted: Place, adopted: Adopted | None) -> None:
     with CHANGING:
         current = load_current(site.data_dir)
@@ -176,6 +193,7 @@ def _move(site: SatelliteSettings, wanted: Place, adopted: Adopted | None) -> No
         access = current.access if wanted.is_managed else access_of(site)
         moved = replace(current, place=wanted, access=access, next=None, next_port=0, left=left, unreachable_since=None)
         save_current(site.data_dir, moved)
+    _journal(site, wanted).forget()
 
 
 def _is_given_up(site: SatelliteSettings, error: LeftRegistryError) -> bool:
@@ -235,9 +253,8 @@ def _wait_until_it_serves(site: SatelliteSettings, before: int, sleep: Callable[
 
 
 def _remove_left(site: SatelliteSettings, current: Current) -> None:
-    """Remove roots that were left long enough ago: as long as content that nothing names is kept."""
-    age = timedelta(seconds=max(site.registry_retention_seconds, SHORTEST_RETENTION_SECONDS))
-    old = [left for left in current.left if utc_now() - left.at >= age]
+    """Remove roots that were left long enough ago for whoever would go back: each is as large as what serves."""
+    old = [left for left in current.left if utc_now() - left.at >= _LEFT_STAYS]
     for left in old:
         if _is_ours(site, left.root) and left.root != current.place.root:
             _remove(Path(left.root))

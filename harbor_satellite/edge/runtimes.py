@@ -103,8 +103,9 @@ def follow(settings: SatelliteSettings) -> tuple[RuntimeOutcome, ...]:
         return _follow(settings)
     except HarborSatelliteError as error:
         outcomes = tuple(_failed(name, error) for name in settings.runtimes)
-        with contextlib.suppress(StorageError):
-            save_outcomes(settings.data_dir, outcomes)
+        if read_outcomes(settings.data_dir) != {outcome.name: outcome for outcome in outcomes}:
+            with contextlib.suppress(StorageError):
+                save_outcomes(settings.data_dir, outcomes, "")
         return outcomes
 
 
@@ -119,14 +120,16 @@ def _follow(settings: SatelliteSettings) -> tuple[RuntimeOutcome, ...]:
         return ()
     known = read_outcomes(settings.data_dir)
     drifted = {name: _drift(outcome, settings.host_root) for name, outcome in known.items() if not outcome.problem}
-    is_same = held == raw and not any(drifted.values()) and set(wish.runtimes) <= set(known)
+    # An answer to an earlier wish may come after a later one was written, and the unit does not wake for that one.
+    is_answered = _answered(settings.data_dir) == digest_of(raw)
+    is_same = held == raw and is_answered and not any(drifted.values()) and set(wish.runtimes) <= set(known)
     if is_same and not _is_retry_due(settings.data_dir, known.values()):
         return tuple(known.values())
     if os.geteuid() == 0 and os.access(settings.host_root / "etc", os.W_OK):
         write_atomically(path, raw)
         return grant(wish, Host(settings.host_root), settings.data_dir)
     waiting = tuple(_waiting(name, known.get(name), drifted.get(name, "")) for name in wish.runtimes or known)
-    save_outcomes(settings.data_dir, waiting)  # before the wish: root's answer comes after it
+    save_outcomes(settings.data_dir, waiting, digest_of(raw))  # before the wish: root's answer comes after it
     write_atomically(path, raw)  # also where it is the same: that wakes the unit
     return waiting
 
@@ -163,7 +166,7 @@ def grant(wish: RuntimeWish, host: Host, folder: Path) -> tuple[RuntimeOutcome, 
             _LOG.info("container runtime left runtime=%s", name)
         except HarborSatelliteError as error:
             outcomes.append(_failed(name, error))
-    save_outcomes(folder, tuple(outcomes))
+    save_outcomes(folder, tuple(outcomes), digest_of(wish_bytes(wish)))
     return tuple(outcomes)
 
 
@@ -194,14 +197,30 @@ def read_outcomes(folder: Path) -> dict[str, RuntimeOutcome]:
         return {}
 
 
-def save_outcomes(folder: Path, outcomes: tuple[RuntimeOutcome, ...]) -> None:
+def save_outcomes(folder: Path, outcomes: tuple[RuntimeOutcome, ...], wish: str | None = None) -> None:
     """Leave word of what became of the runtimes, for the status page.
+
+    Args:
+        folder: the satellite's.
+        outcomes: all of them.
+        wish: digest of the wish that they answer; None: of the same as those before.
 
     Raises:
         StorageError: the disk is full, read-only or refuses.
     """
-    document = {"runtimes": {outcome.name: outcome.json() for outcome in outcomes}}
+    document = {
+        "wish": _answered(folder) if wish is None else wish,
+        "runtimes": {outcome.name: outcome.json() for outcome in outcomes},
+    }
     write_atomically(folder / OUTCOME_FILE, json.dumps(document, indent=1).encode(), _READABLE)
+
+
+def _answered(folder: Path) -> str:
+    """Return the digest of the wish that was answered last; empty: none, as far as is known."""
+    try:
+        return str(json.loads(_read(folder / OUTCOME_FILE) or b"{}")["wish"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _grant_one(host: Host, name: str, mirrors: MirrorSettings) -> RuntimeOutcome:

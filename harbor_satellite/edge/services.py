@@ -19,6 +19,8 @@ PLAN_FILE: Final = "services.json"
 """In the satellite's folder, 0600: the plan may hold a probe's credential."""
 SIGHTINGS_FILE: Final = "services-seen.json"
 """In the satellite's folder: what the supervisor saw last."""
+ALIVE_FILE: Final = "agent.alive"
+"""In the satellite's folder: the agent touches it while it is well."""
 RESTART_NOW: Final = 75
 """Exit status by which a service asks to be started again at once (EX_TEMPFAIL)."""
 _PRIVATE_FILE: Final = 0o600
@@ -36,7 +38,7 @@ class Probe:
     failures: int = 3
     """So many silent probes in a row, and the service is killed and started again."""
     grace_seconds: float = 60.0
-    """After a start, silence counts only from then on."""
+    """After a start, silence counts only from then on, or from the first answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Service:
     """A file that the process touches while it is well; empty: none."""
     alive_seconds: float = 300.0
     """So long without a touch, and the process is killed and started again."""
+    settings_file: str = ""
+    """A file that people write: when it changes while the process waits for its next start, it is started at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Sighting:
     started_at: float = 0.0
     """Seconds since the epoch."""
     restarts: int = 0
-    """Since the supervisor started."""
+    """Since the supervisor started; those are not counted that the plan asked for."""
     last_end: str = ""
     """How it ended last, such as ``exit 1``, ``signal 9`` or ``silent``; empty: it never has."""
     next_start_at: float = 0.0
@@ -102,7 +106,8 @@ def read_plan(folder: Path) -> ServicePlan:
 
 def write_plan(folder: Path, plan: ServicePlan) -> None:
     """Keep a plan, atomically; the supervisor takes it over within a second or two."""
-    _write(folder / PLAN_FILE, {"services": [asdict(service) for service in plan.services]})
+    # To the disk: where the settings are wrong after a power cut, this is what a registry is started by.
+    _write(folder / PLAN_FILE, {"services": [asdict(service) for service in plan.services]}, is_lasting=True)
 
 
 def read_sightings(folder: Path) -> tuple[Sighting, ...]:
@@ -134,13 +139,16 @@ def _service(item: dict[str, Any]) -> Service:
     return service
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
+def _write(path: Path, document: dict[str, Any], *, is_lasting: bool = False) -> None:
     # Not by `tempfile`: with it come five packers, and the supervisor is to be small.
     temporary = path.with_name(f".{path.name}-{os.getpid()}-{threading.get_ident()}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _PRIVATE_FILE)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(document, file)
+            if is_lasting:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -105,7 +105,9 @@ def _without_agent(settings: SatelliteSettings) -> SatelliteSettings:
     if settings.registry_kind == "external" or "local_registry_url" in settings.model_fields_set:
         return settings
     scheme = "https" if settings.registry_tls_certificate else "http"
-    return settings.model_copy(update={"local_registry_url": f"{scheme}://{settings.registry_listen}"})
+    host, _, port = settings.registry_listen.rpartition(":")
+    host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  (nobody can call "everywhere")
+    return settings.model_copy(update={"local_registry_url": f"{scheme}://{host}:{port}"})
 
 
 def given_source(url: str) -> str:

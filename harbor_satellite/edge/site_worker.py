@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _SETTLED_AT_ONCE: Final = 20
 """So many covered runs are settled after a poll: the centre clears up as well, and a link may be slow."""
-
-
 _FIRST_WAIT_SECONDS: Final = 5.0
 _LONGEST_WAIT_SECONDS: Final = 300.0
 _WELL_SECONDS: Final = 600.0
 """A worker that ran so long was well: its next failure is a first one."""
+_EAGER_SECONDS: Final = (5.0, 180.0)
+"""A site that has nothing yet polls so often, for so long: its first run comes with its deployment."""
 
 
 class BusyWatch(Protocol):
@@ -65,6 +65,7 @@ class SiteWorker(EdgeWorker):
         self._jitter_seconds = jitter_seconds
         self._offers: dict[UUID, WorkerFlowRunResponse] = {}
         self._timers: list[asyncio.TimerHandle] = []
+        self._waking: asyncio.Task[None] | None = None
         self._busy: dict[str, str] = {}
         """Flow → run that is under way."""
         self._begun: set[str] = set()
@@ -109,8 +110,22 @@ class SiteWorker(EdgeWorker):
         return submitted
 
     def _wake(self) -> None:
+        # In a task: where a timer of the loop calls, anyio finds no loop, and starts nothing.
+        self._waking = asyncio.get_running_loop().create_task(self._take_again())
+
+    async def _take_again(self) -> None:
         if self._runs_task_group is not None and self.is_setup:
             self._runs_task_group.start_soon(self._take)
+
+    async def poll_eagerly(self, is_new: Callable[[], bool]) -> None:
+        """Poll often for a while, beside Prefect's own loop, as long as the site has nothing."""
+        pause, longest = _EAGER_SECONDS
+        until = time.monotonic() + longest
+        while is_new() and time.monotonic() < until:
+            await asyncio.sleep(pause)
+            if self.is_setup and not self.is_busy:
+                with contextlib.suppress(PrefectException, httpx.HTTPError):  # the loop's next poll meets it as well
+                    await self.get_and_submit_flow_runs()
 
     async def _settle(self, covered: Iterable[DueRun]) -> None:
         """Mark runs that another one stands for, so that they are not offered again at each poll."""
@@ -154,7 +169,13 @@ def _due_run(run: FlowRun) -> DueRun:
     return DueRun(str(run.id), str(run.deployment_id), due, run.auto_scheduled, str(run.id))
 
 
-async def work_for_ever(pool: str, poll_seconds: float, jitter_seconds: Callable[[], float], watch: BusyWatch) -> None:
+async def work_for_ever(
+    pool: str,
+    poll_seconds: float,
+    jitter_seconds: Callable[[], float],
+    watch: BusyWatch,
+    is_new: Callable[[], bool],
+) -> None:
     """Be the worker of a pool; Prefect's worker gives up after some failures, and is then started again.
 
     Args:
@@ -162,6 +183,7 @@ async def work_for_ever(pool: str, poll_seconds: float, jitter_seconds: Callable
         poll_seconds: between two polls.
         jitter_seconds: how much later than planned a scheduled run starts.
         watch: told whether a run is under way.
+        is_new: tells whether the site has nothing yet.
     """
     failures, is_settled = 0, False
     while True:
@@ -180,13 +202,24 @@ async def work_for_ever(pool: str, poll_seconds: float, jitter_seconds: Callable
             if not is_settled:  # later, what seems to be lost may still run in a thread of this process
                 await settle_lost_runs(pool)
                 is_settled = True
-            await worker.start(printer=_LOG.info)
+            await _start(worker, is_new)
         except Exception as error:  # noqa: BLE001  (whatever ends it, nobody else starts it again)
             reason = _reason(error)
             _LOG.warning("worker ended reason=%s", reason, exc_info=not isinstance(error, HarborSatelliteError))
         failures = 0 if time.monotonic() - began > _WELL_SECONDS else failures + 1
         wait = min(_FIRST_WAIT_SECONDS * 2 ** min(failures, 20), _LONGEST_WAIT_SECONDS)
         await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311  (jitter)
+
+
+async def _start(worker: SiteWorker, is_new: Callable[[], bool]) -> None:
+    eager = asyncio.create_task(worker.poll_eagerly(is_new))
+    try:
+        await worker.start(printer=_LOG.info)
+    finally:
+        eager.cancel()
+        await asyncio.wait((eager,))
+        if not eager.cancelled() and (error := eager.exception()):
+            _LOG.warning("polling of a new site ended reason=%s", _reason(error))
 
 
 def _is_busy(worker: SiteWorker) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 from harbor_satellite import __version__
 from harbor_satellite.edge.own_registry import load_current
 from harbor_satellite.edge.probe import is_answered
-from harbor_satellite.edge.services import Probe, read_plan, read_sightings
+from harbor_satellite.edge.services import ALIVE_FILE, Probe, read_plan, read_sightings
 from harbor_satellite.edge.site import effective_settings
 from harbor_satellite.edge.status_files import (
     APPLIED_FILE,
@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from harbor_satellite.state.wire import Registration
 
 PROBE_SECONDS: Final = 2.0
-AGENT_ALIVE_FILE: Final = "agent.alive"
 _REGISTRY_SERVICE: Final = "registry"
 _OVERDUE_AFTER: Final = timedelta(hours=1)
 """More than jitter, the timer's patience and a poll of the worker take together."""
@@ -114,7 +113,7 @@ class StatusReader:
             images=record.images,
             failures=record.failures,
             link=self._link(settings, contact, now),
-            agent_alive_at=_touched_at(settings.data_dir / AGENT_ALIVE_FILE),
+            agent_alive_at=_touched_at(settings.data_dir / ALIVE_FILE),
             services=_services(settings.data_dir),
             receipts_waiting=self._tried(lambda: len(Spool(settings.data_dir).waiting()), 0),
             runtimes=self._tried(lambda: read_runtimes(store), ()),

@@ -22,7 +22,7 @@ from harbor_satellite.edge.status import StatusReader
 from harbor_satellite.edge.status_page import POLICY, render_page
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.registry.server_process import RegistryServer, parse_listen
-from harbor_satellite.satellite.health import AGENT_SILENT_SECONDS, not_ready, status_json
+from harbor_satellite.satellite.health import is_agent_well, not_ready, status_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,8 @@ _LOG = logging.getLogger(__name__)
 _KEPT_SECONDS: Final = 1.0
 """How old an answer may be: many askers cost no more than one."""
 _CONNECTIONS_MAX: Final = 32
+_CONNECTION_SECONDS: Final = 60.0
+"""So long at most: a laptop that went away, and who says nothing, must not hold one of them for ever."""
 _STOP_SECONDS: Final = 2.0
 _HEADERS: Final = {
     "cache-control": "no-store",
@@ -151,7 +153,9 @@ class StatusServer:
         try:
             host, port = parse_listen(self._listen)
             app = StatusApp(lambda: self._reader.read(datetime.now(UTC)), host)
-            self._server = RegistryServer(app, host, port, connections_max=_CONNECTIONS_MAX)
+            self._server = RegistryServer(
+                app, host, port, connections_max=_CONNECTIONS_MAX, connection_seconds=_CONNECTION_SECONDS
+            )
         except InvalidInputError as error:
             _LOG.warning("no status page: %s", error)
             return
@@ -173,11 +177,8 @@ def _page(status: SiteStatus) -> Answer:
 def _health(status: SiteStatus) -> Answer:
     alive_at = status.agent_alive_at
     seconds = (status.made_at - alive_at).total_seconds() if alive_at else None
-    is_well = seconds is not None and seconds <= AGENT_SILENT_SECONDS
-    reasons = (
-        [] if is_well else ["the agent has not shown that it is well" + (f" for {seconds:.0f} s" if seconds else "")]
-    )
-    return _verdict(reasons)
+    since = f" for {seconds:.0f} s" if seconds else ""
+    return _verdict([] if is_agent_well(status) else [f"the agent has not shown that it is well{since}"])
 
 
 def _readiness(status: SiteStatus) -> Answer:

@@ -42,7 +42,7 @@ class Supervisor:
         self._seen: tuple[Sighting, ...] | None = None
         self._looked_at: list[Keeper] = []
         self._is_stopping = self._is_ready = False
-        self._is_disk_good = True
+        self._is_disk_good = self._is_plan_good = True
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._started = self._fed = time.monotonic()
 
@@ -87,10 +87,16 @@ class Supervisor:
         self._mark = mark
         try:
             plan = read_plan(self._folder)
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             self._journal.say(ERROR, f"keeping the services as they are: the plan is damaged reason={error}")
-            return
-        self._take_over(plan)
+        except OSError as error:
+            self._mark = None  # the disk may be better soon
+            if self._is_plan_good:
+                self._journal.say(ERROR, f"keeping the services as they are: the plan cannot be read reason={error}")
+            self._is_plan_good = False
+        else:
+            self._is_plan_good = True
+            self._take_over(plan)
 
     def _take_over(self, plan: ServicePlan) -> None:
         keepers: dict[str, Keeper] = {}

@@ -14,10 +14,13 @@ from harbor_satellite.edge.own_site import HOLD
 from harbor_satellite.edge.threads import in_thread
 from harbor_satellite.edge.timer import Look, Pace, Timer
 from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.satellite.broken_runs import broken_runs
 from harbor_satellite.satellite.schedule import effective_schedule
 from harbor_satellite.satellite.store import SatelliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from harbor_satellite.edge.own_settings import OwnSettings
     from harbor_satellite.edge.proxy import RunningProxy
     from harbor_satellite.edge.reporter import Reporter
@@ -29,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 5.0
 _FIRST_TICK_SECONDS: Final = 1.0
 _AFTER_ERROR_SECONDS: Final = 60.0
+_COMING_SECONDS: Final = 600.0
+"""A flow run that has begun takes the site within seconds, if the centre is not lost meanwhile."""
 
 
 class TimeKeeper:
@@ -58,6 +63,9 @@ class TimeKeeper:
         self._has_prefect = has_prefect
         self._timer = Timer(time.monotonic())
         self._paced: tuple[SatelliteSettings, Pace] | None = None
+        self._coming_since: float | None = None
+        self.is_worker_busy: Callable[[], bool] = lambda: False
+        """Whether a flow run is under way, in any phase."""
 
     def pace(self) -> Pace:
         """Return what the timer goes by, by the settings that hold now."""
@@ -114,12 +122,23 @@ class TimeKeeper:
         Raises:
             StorageError: the record is damaged.
         """
-        applied = SatelliteStore(self._settings.own.data_dir).applied()
+        applied, monotonic = SatelliteStore(self._settings.own.data_dir).applied(), time.monotonic()
+        is_away = self._proxy is not None and self._proxy.is_away
         return Look(
             now=datetime.now(UTC),
-            monotonic=time.monotonic(),
+            monotonic=monotonic,
             last_run_at=applied.last_run.finished_at if applied.last_run else None,
             is_empty=applied.state_digest is None,
-            is_away=self._proxy is not None and self._proxy.is_away,
-            is_busy=HOLD.since is not None,
+            is_away=is_away,
+            is_busy=HOLD.since is not None or (self._is_run_coming(monotonic) and not is_away),
+            broken_runs=broken_runs(self._settings.own.data_dir),
         )
+
+    def _is_run_coming(self, now: float) -> bool:
+        """Tell whether a flow run has begun that may take the site soon; one that hangs is not waited for."""
+        if HOLD.since is not None or not self.is_worker_busy():
+            self._coming_since = None
+            return False
+        if self._coming_since is None:
+            self._coming_since = now
+        return now - self._coming_since < _COMING_SECONDS

@@ -21,11 +21,14 @@ from harbor_satellite.satellite.schedule import (
     previous_run,
 )
 
-_FIRST_PATIENCE_SECONDS: Final = 5.0
-"""A site that has nothing yet waits no longer for a flow run."""
+_FIRST_PATIENCE_SECONDS: Final = (5.0, 60.0)
+"""A site that has nothing yet waits no longer for a flow run: where the centre is away, and where it is not: there, its
+pool and its first run are being made, and the worker polls for it every few seconds."""
 _FIRST_RETRY_SECONDS: Final = (10.0, 300.0)
 _RETRY_SECONDS: Final = (300.0, 3600.0)
 _BUSY_SECONDS: Final = 30.0
+_BROKEN_SECONDS: Final = (5.0, 300.0)
+"""Before a run that was broken off is made up for; longer each time, since it may be the run that ends the agent."""
 _LONGEST_AWAY_SECONDS: Final = 120.0
 _LONGEST_HERE_SECONDS: Final = 600.0
 _POLLS_AWAY: Final = 2
@@ -34,7 +37,7 @@ _EVER: Final = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UT
 _AHEAD: Final = timedelta(minutes=1)
 """A record that is so much ahead of the clock shows that the clock went back."""
 
-Reason = Literal["", "first", "due", "again"]
+Reason = Literal["", "first", "due", "again", "broken off"]
 """Why a run is wanted now; empty: none is."""
 End = Literal["done", "paused", "busy", "failed"]
 """How a run without Prefect ended; ``busy``: another one is under way."""
@@ -82,6 +85,8 @@ class Look:
     """Whether the centre cannot be reached."""
     is_busy: bool
     """Whether a run is under way."""
+    broken_runs: int = 0
+    """How many runs in a row ended with their process."""
 
 
 @dataclass(slots=True)
@@ -103,6 +108,8 @@ class Timer:
     _failures: int = 0
     _retry_at: float = float("-inf")
     """Monotonic: after a failure."""
+    _has_run: bool = False
+    """Whether a run without Prefect has ended since the start: what was broken off before that is made up for."""
     _busy_until: float = float("-inf")
     """Monotonic: after the site was found to be held by another process."""
 
@@ -117,8 +124,13 @@ class Timer:
         if look.last_run_at != self._record:
             self._note(look, is_empty=is_empty)
         if is_empty:
-            is_time = look.monotonic >= max(self._retry_at, self.started + _FIRST_PATIENCE_SECONDS)
+            patience = _FIRST_PATIENCE_SECONDS[pace.has_prefect and not look.is_away]
+            is_time = look.monotonic >= max(self._retry_at, self.started + patience)
             return "first" if is_time else ""
+        if look.broken_runs and not self._has_run:
+            shortest, longest = _BROKEN_SECONDS
+            wait = min(longest, shortest * 4.0 ** min(look.broken_runs - 1, 10))
+            return "broken off" if look.monotonic >= max(self._retry_at, self.started + wait) else ""
         self._due = self._missed(pace, look)
         if self._due is None or self._due == self._tried:
             self._missed_since = None
@@ -138,7 +150,7 @@ class Timer:
         if end == "busy":
             self._busy_until = look.monotonic + _BUSY_SECONDS
             return
-        self._record, self._tried, self._missed_since = look.last_run_at, self._due, None
+        self._record, self._tried, self._missed_since, self._has_run = look.last_run_at, self._due, None, True
         # A pause is no failure, and yet a site that has nothing asks again soon.
         is_bad = end == "failed" or look.is_empty
         self._failures = self._failures + 1 if is_bad else 0

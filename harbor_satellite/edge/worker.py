@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
 _REFUSED: Final = frozenset({401, 403})
+_FIRST_PAUSE_SECONDS: Final = 2.0
 _ENTRYPOINT: Final = re.compile(r"flows/[a-z_]+\.py:[a-z_]+")
 _LOG = logging.getLogger(__name__)
 
@@ -86,7 +87,13 @@ class EdgeWorker(BaseWorker[BaseJobConfiguration, BaseVariables, EdgeWorkerResul
 
 
 async def wait_for_pool(pool: str, poll_seconds: float) -> None:
-    """Wait until the work pool is there: a satellite registers before the centre has made its pool."""
+    """Wait until the work pool is there: a satellite registers before the centre has made its pool.
+
+    Args:
+        pool: the satellite's own.
+        poll_seconds: between two looks at most; the first follow each other sooner.
+    """
+    pause = min(_FIRST_PAUSE_SECONDS, poll_seconds)
     async with get_client() as client:
         while True:
             try:
@@ -96,12 +103,12 @@ async def wait_for_pool(pool: str, poll_seconds: float) -> None:
                     message = f"the Prefect API refuses this site's look at its work pool {pool}"
                     raise AuthenticationError(message) from error
                 _LOG.warning("waiting for pool=%s status=%d", pool, error.response.status_code)
-                await asyncio.sleep(poll_seconds)
             except (ObjectNotFound, httpx.HTTPError) as error:
                 _LOG.warning("waiting for pool=%s reason=%s", pool, type(error).__name__)
-                await asyncio.sleep(poll_seconds)
             else:
                 return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, poll_seconds)
 
 
 async def settle_lost_runs(pool: str) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harbor_satellite.ground_control import outbox
 from harbor_satellite.ground_control.database import reading
-from harbor_satellite.ground_control.pacing import Pace, is_moot, next_look_after
+from harbor_satellite.ground_control.pacing import AT_ONCE, TURN, Pace, is_moot, next_look_after
 from harbor_satellite.ground_control.satellites import provisioning
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ class OutboxDispatcher:
         if not allowed:
             return 0
         with self._factory.begin() as session:
-            events = outbox.lease_satellite_events(session, allowed, now)
+            # Prefect's automations are one for all replicas, and so is the pace.
+            allowed = min(allowed, AT_ONCE - outbox.count_of_satellites(session, now - TURN))
+            events = outbox.lease_satellite_events(session, allowed, now) if allowed > 0 else ()
         if not events:
             return 0
         moot = self._moot(events, now)

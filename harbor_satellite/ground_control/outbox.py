@@ -112,6 +112,13 @@ def lease_satellite_events(session: Session, limit: int, now: datetime) -> tuple
     return _lease(session, query.order_by(OutboxEvent.available_at, OutboxEvent.id).limit(limit), now)
 
 
+def count_of_satellites(session: Session, since: datetime) -> int:
+    """Return how many events of satellites were posted since a moment, by whichever replica."""
+    query = select(func.count()).select_from(OutboxEvent)
+    query = query.where(OutboxEvent.event == SATELLITE_CHANGED, OutboxEvent.delivered_at > since)
+    return session.scalar(query) or 0
+
+
 def next_due(session: Session) -> tuple[datetime | None, datetime | None]:
     """Return when the next event is due that is not delivered, and the next one of a satellite; None if none is."""
     query = select(OutboxEvent.event, func.min(OutboxEvent.available_at)).where(OutboxEvent.delivered_at.is_(None))

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 RUNS_PER_SECOND: Final = 2.0
 """Half of what Prefect's automations make; a thousand sites are asked within nine minutes."""
-_AT_ONCE: Final = 4.0  # after a pause
+AT_ONCE: Final = 4
+"""After a pause."""
+TURN: Final = timedelta(seconds=AT_ONCE / RUNS_PER_SECOND)
+"""In which all replicas together ask no more than ``AT_ONCE``."""
 _SOON: Final = timedelta(seconds=2)
 _PUBLISHING: Final = timedelta(seconds=60)  # between the moment an event is of and the end of its transaction
 
@@ -31,12 +34,12 @@ class Pace:
     """
 
     def __init__(self, now: float) -> None:
-        self._left = _AT_ONCE
+        self._left = float(AT_ONCE)
         self._at = now
 
     def allows(self, now: float) -> int:
         """Return how many may pass now."""
-        self._left = min(_AT_ONCE, self._left + max(0.0, now - self._at) * RUNS_PER_SECOND)
+        self._left = min(AT_ONCE, self._left + max(0.0, now - self._at) * RUNS_PER_SECOND)
         self._at = max(now, self._at)
         return int(self._left)
 

@@ -28,7 +28,9 @@ _INSECURE: Final = "insecure-registries"
 _UNITS: Final = (
     "/etc/systemd/system/docker.service",
     "/etc/systemd/system/docker.service.d/*.conf",
+    "/run/systemd/system/docker.service.d/*.conf",
     "/usr/lib/systemd/system/docker.service",
+    "/usr/lib/systemd/system/docker.service.d/*.conf",
     "/lib/systemd/system/docker.service",
     "/etc/default/docker",
     "/etc/sysconfig/docker",

@@ -8,6 +8,8 @@ from typing import Final
 
 _SECRET: Final = re.compile(r"(?i)(authorization|password|passwd|secret|token|\bauth\b)(\"?\s*[=:]\s*).+")
 
+_MARK: Final = re.compile(r"https?://[^\"'\s]+|(?<=[\"'])/[^\"'\n]+|satellite\.zot|harbor-satellite")
+
 
 def without_ours(before: str, ours: str, theirs: str) -> str | None:
     """Return the text before us with what others changed since; None: they changed the lines that we had written.
@@ -15,8 +17,10 @@ def without_ours(before: str, ours: str, theirs: str) -> str | None:
     Args:
         before: the text that we found.
         ours: what we made of it.
-        theirs: what others made of that.
+        theirs: what others made of that; if it has nothing of ours any more, as after an upgrade, it is all there is.
     """
+    if not has_ours(before, ours, theirs):
+        return theirs
     lines = ours.splitlines(keepends=True)
     taken_back = _edits(lines, before.splitlines(keepends=True))
     changed = _edits(lines, theirs.splitlines(keepends=True))
@@ -28,6 +32,12 @@ def without_ours(before: str, ours: str, theirs: str) -> str | None:
         merged += [*lines[at:start], *put]
         at = end
     return "".join([*merged, *lines[at:]])
+
+
+def has_ours(before: str, ours: str, theirs: str) -> bool:
+    """Tell whether a text may have something of ours: of the URLs, folders and names that only we had brought."""
+    marks = set(_MARK.findall(ours)) - set(_MARK.findall(before))
+    return not marks or any(mark in theirs for mark in marks)
 
 
 _Edit = tuple[int, int, list[str]]

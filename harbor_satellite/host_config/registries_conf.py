@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from harbor_satellite.errors import InvalidInputError
@@ -31,6 +32,7 @@ DROP_IN: Final = f"{DROP_INS}/50-harbor-satellite.conf"
 CERTS: Final = "/etc/containers/certs.d"
 RELOAD: Final = Reload("crio.service", "reload")
 _HUB_HOST: Final = "registry-1.docker.io"
+_KEYS: Final = ("prefix", "location", "insecure", "blocked", "mirror-by-digest-only", "pull-from-mirror")
 _HEAD: Final = """\
 # Written by `harbor-satellite edge runtime apply`; `undo` removes it. Each table says again what an earlier file said
 # of the same registry, with the local registry as first mirror.
@@ -78,7 +80,7 @@ class _Said:
         self.where: dict[str, str] = {}
         for path in (MAIN, *files.match(f"{DROP_INS}/*.conf")):
             document = parse_toml(files.read(path) or "", path)
-            if any(table(document, "registries", kind) for kind in ("search", "insecure", "block")):
+            if any(table(document, "registries", kind).get("registries") for kind in ("search", "insecure", "block")):
                 raise InvalidInputError(
                     f"{path} is of the old format ([registries.search] …): rewrite it as [[registry]]"
                 )
@@ -87,15 +89,21 @@ class _Said:
                 prefix = str(one.get("prefix") or one.get("location") or "").rstrip("/")
                 self.where[prefix] = path
                 if is_before:
-                    self.before[prefix] = one
+                    self.before[prefix] = _known(one)
                 else:
                     self.after[prefix] = path
 
     def prefix_of(self, registry: str) -> str:
         """Return the prefix whose table holds for a registry's images; empty: none."""
-        host = registry.partition(":")[0]
+        host = _without_port(registry)
         wild = [prefix for prefix in self.where if prefix.startswith("*.") and host.endswith(prefix[1:])]
-        return registry if registry in self.where else max(wild, key=len, default="")
+        # A table of `host` holds for `host:port`, too.
+        return next((name for name in (registry, host) if name in self.where), max(wild, key=len, default=""))
+
+    def below(self, registry: str) -> list[str]:
+        """Return the longer prefixes, whose tables hold for some of a registry's images, if they are no bans."""
+        found = (prefix for prefix in self.where if prefix.startswith(f"{registry}/"))
+        return [prefix for prefix in found if self.before.get(prefix, {}).get("blocked") is not True]
 
 
 def _table_of(registry: str, said: _Said, mirrors: MirrorSettings, notes: list[str]) -> dict[str, Any] | None:
@@ -110,16 +118,35 @@ def _table_of(registry: str, said: _Said, mirrors: MirrorSettings, notes: list[s
     if held.get("blocked") is True:
         notes.append(f"{said.where[prefix]} blocks {prefix}: {registry} stays blocked")
         return None
+    notes += [
+        f"{said.where[one]} has a table for {one}: it holds, those images come from where it says"
+        for one in said.below(registry)
+    ]
     if held.get("mirror-by-digest-only") is True:
         notes.append(f"{said.where[prefix]}: mirrors of {prefix} serve pulls by digest only, and so does ours")
     held["prefix"] = registry
     if registry == OWN_NAME and not prefix:
         held |= _hub(said, mirrors, notes)
-    elif not held.get("location") or prefix != registry:
-        held["location"] = registry
+    else:
+        rest = registry[len(_without_port(registry)) :] if prefix != registry else ""  # what a shorter prefix leaves
+        held["location"] = f"{held['location']}{rest}" if held.get("location") else registry
+        held["mirror"] = [one | {"location": f"{one['location']}{rest}"} for one in tables(held, "mirror")]
     if not mirrors.is_fallback:
+        if held.pop("mirror", None):
+            notes.append(f"{said.where[prefix]} names mirrors of {prefix}: without fallback they are not asked")
         held |= {"location": mirrors.local_host, "insecure": not mirrors.is_tls}
     return held
+
+
+def _known(one: dict[str, Any]) -> dict[str, Any]:
+    """Return of a table what means something; all else is passed over by the runtimes, too."""
+    known = {key: one[key] for key in _KEYS if isinstance(one.get(key), bool | str)}
+    mirrors = [_known(mirror) for mirror in tables(one, "mirror") if isinstance(mirror.get("location"), str)]
+    return known | ({"mirror": mirrors} if mirrors else {})
+
+
+def _without_port(registry: str) -> str:
+    return re.sub(r":\d+$", "", registry)
 
 
 def _hub(said: _Said, mirrors: MirrorSettings, notes: list[str]) -> dict[str, Any]:
@@ -152,7 +179,7 @@ def _toml(held: dict[str, Any], mirrors: MirrorSettings) -> str:
 def _pairs(values: dict[str, Any]) -> list[str]:
     """Write what a table says, but for tables within; JSON's texts are TOML's, too."""
     return [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", r"\u007f")
         for key, value in values.items()
         if isinstance(value, bool | str)
     ]

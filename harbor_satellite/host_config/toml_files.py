@@ -14,6 +14,8 @@ def parse_toml(text: str, path: str) -> dict[str, Any]:
     Raises:
         InvalidInputError: it is not TOML; the message shows where, and none of its text.
     """
+    if text.startswith("\ufeff"):
+        raise InvalidInputError(f"{path} begins with a byte order mark: save it without")
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -9,7 +11,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 _STOP_TIMEOUT_SECONDS: Final = 5
+_DATE_SECONDS: Final = 1.0
 _BACKLOG: Final = 512
 _PORT_MAX: Final = 65535
 _GARBAGE_INTERVAL_SECONDS: Final = 24 * 3600.0
@@ -40,6 +43,35 @@ class KeyPair:
     """Without a passphrase."""
 
 
+class QuietServer(uvicorn.Server):
+    """A server that is woken when it is to stop, instead of looking ten times a second whether it is."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
+        self._is_ending = False
+        super().__init__(config)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it is to stop; may be set from any thread, and by a signal."""
+        return self._is_ending
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._is_ending = value
+        if value and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has stopped
+                self._loop.call_soon_threadsafe(self._told.set)
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop; once a second, answers get a new date."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), _DATE_SECONDS)
+
+
 class RegistryServer:
     """One HTTP server on one socket, which is bound at once: ``url`` is right before the first request.
 
@@ -49,6 +81,7 @@ class RegistryServer:
         port: 0 picks a free one.
         key_pair: makes it speak TLS; None: plain HTTP.
         connections_max: at once; further ones are turned away. None: as many as come.
+        connection_seconds: how long one may last, whatever it is at; None: as long as it likes.
 
     Raises:
         InvalidInputError: nobody can listen there, or the key pair cannot be used.
@@ -62,6 +95,7 @@ class RegistryServer:
         key_pair: KeyPair | None = None,
         *,
         connections_max: int | None = None,
+        connection_seconds: float | None = None,
     ) -> None:
         self._socket: Final = _listen(host, port)
         shown = f"[{host}]" if ":" in host else host
@@ -69,6 +103,7 @@ class RegistryServer:
         """Where it listens."""
         config = uvicorn.Config(
             app,
+            http="auto" if connection_seconds is None else _lasting(connection_seconds),
             access_log=False,
             log_config=None,
             log_level="warning",
@@ -82,7 +117,7 @@ class RegistryServer:
             ssl_keyfile_password="" if key_pair else None,  # else OpenSSL would ask at the terminal
         )
         self._load(config, key_pair)
-        self._server: Final = uvicorn.Server(config)
+        self._server: Final = QuietServer(config)
 
     def run(self, on_listening: Callable[[str], None] | None = None) -> None:
         """Serve until ``stop`` or, in the main thread, SIGTERM or SIGINT; requests under way get five seconds."""
@@ -108,6 +143,22 @@ class RegistryServer:
     def stop(self) -> None:
         """Make ``run`` return, from any thread."""
         self._server.should_exit = True
+
+
+def _lasting(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's protocol with an end: of its own accord, it waits for a request for ever."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415  (imports the parser that is there)
+
+    class LastingProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # one of two classes
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.end = asyncio.get_running_loop().call_later(seconds, transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.end.cancel()
+            super().connection_lost(exc)
+
+    return LastingProtocol
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

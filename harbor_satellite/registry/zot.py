@@ -71,7 +71,7 @@ def zot_config(zot: ZotSettings) -> str:
     """Render the configuration of a Zot with one writer."""
     delay = f"{max(zot.retention_seconds, SHORTEST_RETENTION_SECONDS)}s"
     http: dict[str, Any] = {
-        "address": zot.host,
+        "address": f"[{zot.host}]" if ":" in zot.host else zot.host,  # Zot puts the port behind it as it is
         "port": str(zot.port),
         "compat": ["docker2s2"],
         "auth": {"htpasswd": {"path": str(zot.htpasswd)}},

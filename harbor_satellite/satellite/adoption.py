@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harbor_satellite.oci.digest import Digest
     from harbor_satellite.oci.platform import Platform
     from harbor_satellite.registry.api import Registry
+    from harbor_satellite.satellite.adoption_journal import AdoptionJournal
     from harbor_satellite.satellite.disk import DiskGuard
     from harbor_satellite.satellite.store import SatelliteStore
 
@@ -54,6 +55,8 @@ class AdoptionOptions:
     """Images on their way at once."""
     disk: DiskGuard | None = None
     """Of the one that takes over, where the site knows it: what has no room is found out before it is copied."""
+    journal: AdoptionJournal | None = None
+    """Of this move: what earlier attempts have tagged and the site has deleted since does not come back by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ def adopt(old: Registry, new: Registry, store: SatelliteStore, options: Adoption
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if options.journal:
+        _take_back(new, options.journal, {(image.repository, tag) for image in images for tag in image.tags})
     sizes = [one for one in came if isinstance(one, int)]
     return Adopted(len(sizes), sum(sizes), tuple(one for one in came if not isinstance(one, int)))
 
@@ -134,8 +139,38 @@ def _take(source: LeftRegistry, new: Registry, image: _Image, known: KnownBlobs,
     if not is_complete(new, image.repository, image.digest, platforms):  # a registry's 201 is no proof
         raise UntrustedDataError(f"{new.name}/{image} is not whole after it was copied")
     tags = tuple(sorted(tag for tag in image.tags if not options.is_shared or _is_free(new, image, tag)))
+    if options.journal:
+        options.journal.note(image.repository, str(image.digest), tags)
     publish_tags(new, image.repository, image.digest, tags)
     return result.bytes_copied
+
+
+def _take_back(new: Registry, journal: AdoptionJournal, names: set[tuple[str, str]]) -> None:
+    """Remove tags of an earlier attempt that are no more in the registry that is left."""
+    for (repository, tag), digests in journal.noted().items():
+        if (repository, tag) in names:
+            continue
+        found = new.manifest_head(repository, tag)
+        if found is not None and str(found.digest) in digests:
+            new.manifest_delete(repository, tag)
+            _LOG.info("taken back, deleted meanwhile reference=%s:%s", repository, tag)
+
+
+def check_answers(old: Registry, store: SatelliteStore) -> None:
+    """Do nothing if the registry that is left answers at all.
+
+    Raises:
+        LeftRegistryError: it does not, or refuses.
+    """
+    source, root = LeftRegistry(old), next(iter(roots_of(store)), None)
+    try:
+        if root:
+            source.manifest_head(root.name.repository, str(root.digest))
+        else:
+            source.repository_list()
+    except (LeftRegistryError, UntrustedDataError) as error:
+        if not _is_about_one(error):
+            raise
 
 
 @contextlib.contextmanager

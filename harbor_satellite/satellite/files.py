@@ -35,7 +35,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         if os.geteuid() == 0:
             owner = folder.parent.stat()
-            os.chown(folder, owner.st_uid, owner.st_gid)
+            os.chown(folder, owner.st_uid, owner.st_gid, follow_symlinks=False)
     except OSError as error:
         raise StorageError(f"cannot make {folder}: {error.strerror}") from error
 
@@ -97,7 +97,9 @@ def locked(path: Path, busy: str) -> Iterator[None]:
     """
     make_folder(path.parent)
     try:
-        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE), "a")
+        file = os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE), "a"
+        )
     except OSError as error:
         raise StorageError(f"cannot open {path}: {error.strerror}") from error
     with file:
@@ -127,7 +129,10 @@ def locked_since(path: Path) -> datetime | None:
 
 
 def _give_to_owner(handle: int, folder: Path) -> None:
-    """Let what root writes by hand belong to whom the folder belongs to: the agent must be able to go on with it."""
-    if os.geteuid() == 0:
+    """Let what root writes by hand belong to whom the folder belongs to: the agent must be able to go on with it.
+
+    A file that has another name as well stays whose it is: that owner may have put it there to be given it.
+    """
+    if os.geteuid() == 0 and os.fstat(handle).st_nlink <= 1:
         owner = folder.stat()
         os.fchown(handle, owner.st_uid, owner.st_gid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal
@@ -47,6 +48,12 @@ def problems_of(status: SiteStatus) -> tuple[Problem, ...]:
 def health_of(problems: tuple[Problem, ...]) -> Health:
     """Return the one word for a site."""
     return problems[0].severity if problems else "well"
+
+
+def is_agent_well(status: SiteStatus) -> bool:
+    """Tell whether the agent has shown lately that it is well; a clock that was put back shows nothing."""
+    alive_at = status.agent_alive_at
+    return alive_at is not None and abs((status.made_at - alive_at).total_seconds()) <= AGENT_SILENT_SECONDS
 
 
 def not_ready(status: SiteStatus) -> tuple[str, ...]:
@@ -97,7 +104,7 @@ def _basics(status: SiteStatus) -> Iterator[Problem]:
 
 def _processes(status: SiteStatus) -> Iterator[Problem]:
     alive_at = status.agent_alive_at
-    if alive_at and (status.made_at - alive_at).total_seconds() > AGENT_SILENT_SECONDS:
+    if alive_at and not is_agent_well(status):
         advice = "systemctl status harbor-satellite; or start it: harbor-satellite edge run"
         yield Problem("agent_down", "failing", "The agent does not run, or hangs", alive_at, advice)
     if not status.registry.is_answering:
@@ -131,7 +138,9 @@ def _runs(status: SiteStatus) -> Iterator[Problem]:
         what = "1 image" if count == 1 else f"{count} images"
         since = min((failure.since for failure in status.failures if failure.since), default=None)
         text = f"{what} could not be brought, such as {first.reference}: {first.reason}"
-        yield Problem("images_failed", "failing", text, since, f"harbor-satellite edge why {first.reference}")
+        yield Problem(
+            "images_failed", "failing", text, since, f"harbor-satellite edge why {shlex.quote(first.reference)}"
+        )
     is_told = bool(status.failures or runs.failing_since) or not status.state.digest
     if not status.state.is_converged and not is_told:
         yield Problem("not_converged", "attention", "The site is not wholly on its state yet", status.state.applied_at)

@@ -11,12 +11,13 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from harbor_satellite.errors import ConflictError
-from harbor_satellite.host_config.merge import without_ours
+from harbor_satellite.errors import ConflictError, StorageError
+from harbor_satellite.host_config.merge import has_ours, without_ours
 from harbor_satellite.host_config.rendered import Reload
 from harbor_satellite.host_config.runtimes import RUNTIMES, runtime_named
 from harbor_satellite.satellite.host_plan import FileChange, RuntimePlan
 from harbor_satellite.satellite.host_record import (
+    PATIENCE_SECONDS,
     RECORD_FOLDER,
     HostRecord,
     RecordStore,
@@ -44,11 +45,17 @@ class Host:
     Args:
         root: where the host's ``/`` is seen; another one than ``/`` and nothing is reloaded.
         reload: how a runtime is reloaded, given the mirrors that Docker must have afterwards.
+        patience_seconds: so long is waited for another who configures the runtimes.
     """
 
-    def __init__(self, root: Path, reload: Callable[[Reload, tuple[str, ...]], str] = reload_runtime) -> None:
+    def __init__(
+        self,
+        root: Path,
+        reload: Callable[[Reload, tuple[str, ...]], str] = reload_runtime,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._tree = HostTree(root)
-        self._store = RecordStore(self._tree.root / RECORD_FOLDER.lstrip("/"))
+        self._store = RecordStore(self._tree.root / RECORD_FOLDER.lstrip("/"), patience_seconds)
         is_own = str(self._tree.root) == "/" or reload is not reload_runtime
         self._worker = StepWorker(self._tree, self._store, reload if is_own else _not_from_here)
 
@@ -143,9 +150,9 @@ class Host:
                 path,
                 runtimes,
                 is_new=was is None,
-                mode=known.mode if known else owner.mode,
-                uid=known.uid if known else owner.uid,
-                gid=known.gid if known else owner.gid,
+                mode=owner.mode,
+                uid=owner.uid,
+                gid=owner.gid,
                 wrote=(digest_of(then),),
                 unit=held.unit if held else "",
                 verb=held.verb if held else "",
@@ -181,11 +188,7 @@ class Host:
 
     def _undo_step(self, record: HostRecord, runtime: str, *, is_forced: bool) -> Step:
         ours = {path: file for path, file in record.files.items() if file.runtimes == (runtime,)}
-        for path, file in ours.items():
-            now = self._tree.read_bytes(path)
-            if not is_forced and now != self._store.before(file) and not is_ours(file, now):
-                raise _changed(path, self._store.after(file), now, "`undo --force` puts back what was there before us")
-        before = {path: self._store.before(file) for path, file in ours.items()}
+        before = {path: self._undone(file, is_forced=is_forced) for path, file in ours.items()}
         step = self._without(record, runtime, before)
         runtimes = {name: said for name, said in record.runtimes.items() if name != runtime}
         return replace(step, record=replace(step.record, runtimes=runtimes, folders=record.folders))
@@ -204,9 +207,29 @@ class Host:
         reloads = [one.reload for one in changes if one.reload and one.is_change]
         return Step(tuple(changes), replace(record, files=files), _with_pending(reloads, record), {})
 
+    def _undone(self, file: WrittenFile, *, is_forced: bool) -> bytes | None:
+        """Return what a file is to be without us: as it was, or as it is if nothing of ours is left in it."""
+        before, now = self._backup(file, is_forced=is_forced), self._tree.read_bytes(file.path)
+        if is_forced or now == before or is_ours(file, now):
+            return before
+        ours = self._store.after(file)
+        texts = [(content or b"").decode(errors="replace") for content in (before, ours, now)]
+        if now is None or has_ours(*texts):
+            raise _changed(file.path, ours, now, "`undo --force` puts back what was there before us")
+        return now
+
+    def _backup(self, file: WrittenFile, *, is_forced: bool) -> bytes | None:
+        """Return what was there before us; by force: what is there, if that is lost."""
+        try:
+            return self._store.before(file)
+        except StorageError:
+            if not is_forced:
+                raise
+            return self._tree.read_bytes(file.path)
+
     def _before(self, file: WrittenFile, *, is_forced: bool) -> bytes | None:
         """Return what a file would be without us: as it was, with what others changed since."""
-        before, now = self._store.before(file), self._tree.read_bytes(file.path)
+        before, now = self._backup(file, is_forced=is_forced), self._tree.read_bytes(file.path)
         if now == before or is_ours(file, now) or is_forced:
             return before
         ours = self._store.after(file)

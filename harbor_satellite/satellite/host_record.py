@@ -9,9 +9,10 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from harbor_satellite.errors import ConflictError, StorageError
@@ -26,6 +27,9 @@ RECORD_FOLDER: Final = "/var/lib/harbor-satellite-runtime"
 """Below the host's root."""
 _RECORD: Final = "record.json"
 _OTHERS_WRITE: Final = 0o022
+PATIENCE_SECONDS: Final = 30.0
+"""The site's agent, a flow run and a command by hand may meet; most are done long before."""
+_PAUSE_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +69,19 @@ class RecordStore:
 
     Args:
         folder: made if it is missing.
+        patience_seconds: so long is waited for another who writes.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self.folder = folder
+        self._patience_seconds = patience_seconds
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep others from writing.
 
         Raises:
-            ConflictError: somebody writes now.
+            ConflictError: somebody else writes, and is not done in time.
             StorageError: the folder cannot be made, or others than its owner can write into it.
         """
         try:
@@ -88,10 +94,11 @@ class RecordStore:
         with file:
             if found.st_uid not in {0, os.geteuid()} or found.st_mode & _OTHERS_WRITE:
                 raise StorageError(f"{self.folder} can be changed by others: what it holds is not put into the host")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ConflictError(f"the runtimes are being configured already ({self.folder})") from error
+            until = time.monotonic() + self._patience_seconds
+            while not _is_locked(file):
+                if time.monotonic() >= until:
+                    raise ConflictError(f"the runtimes are being configured already ({self.folder})")
+                time.sleep(_PAUSE_SECONDS)
             yield
 
     def load(self) -> HostRecord:
@@ -159,7 +166,7 @@ class RecordStore:
     def _kept(self, path: str, part: str) -> bytes:
         content = _read(place := self._part(path, part))
         if content is None:
-            raise StorageError(f"the backup {place} is gone: put {path} in order by hand, then apply --force")
+            raise StorageError(f"the backup {place} is gone: put {path} in order by hand, then --force")
         return content
 
 
@@ -171,6 +178,14 @@ def digest_of(content: bytes) -> str:
 def with_runtime(record: HostRecord, runtime: str, by: str, mirrors: str) -> HostRecord:
     """Return the record, saying that a runtime is configured, on whose behalf, and for which mirrors (a digest)."""
     return replace(record, runtimes={**record.runtimes, runtime: {"by": by, "mirrors": mirrors}})
+
+
+def _is_locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _file(one: dict[str, Any]) -> WrittenFile:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ASK_SECONDS: Final = 10.0
 _RELOAD_SECONDS: Final = 120.0
-_TAKES_EFFECT_SECONDS: Final = 5.0
+_TAKES_EFFECT_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.2
 _DOCKER: Final = "docker.service"
 

@@ -66,8 +66,7 @@ class StepWorker:
         changes = [change for change in step.changes if change.is_change]
         if is_forced:
             self._set_aside(record, changes)
-        known = {path: file for path, file in record.files.items() if path in step.backups}
-        held = {path: (self._store.before(file), self._store.after(file)) for path, file in known.items()}
+        held = self._held(record, step)
         self._announce(record, step)
         done: list[FileChange] = []
         try:
@@ -103,6 +102,15 @@ class StepWorker:
         if announced != record:
             self._store.save(announced)
 
+    def _held(self, record: HostRecord, step: Step) -> dict[str, tuple[bytes | None, bytes]]:
+        """Return the backups that a step replaces, but those that are lost."""
+        held = {}
+        for path in step.backups:
+            if file := record.files.get(path):
+                with contextlib.suppress(StorageError):
+                    held[path] = self._store.before(file), self._store.after(file)
+        return held
+
     def _put(self, path: str, content: bytes | None, owner: Owner) -> None:
         if content is None:
             self._tree.remove(path)
@@ -113,7 +121,8 @@ class StepWorker:
         """Put back, in the other order, what was written before something failed."""
         for change in reversed(done):
             try:
-                self._put(change.path, change.now, change.owner)
+                if self._tree.read_bytes(change.path) != change.now:
+                    self._put(change.path, change.now, change.owner)
             except StorageError as second:
                 raise StorageError(f"{error}; and {change.path} could not be put back: {second}") from error
         for folder in reversed(step.record.folders):
@@ -121,8 +130,10 @@ class StepWorker:
                 self._tree.remove_folder(folder)
         if isinstance(error, HostError):
             for reload in step.reloads:
-                with contextlib.suppress(HostError):
+                try:
                     self._reload(reload, ())
+                except HostError as second:
+                    _LOG.error("%s: down with its old files, too: %s", reload.unit, second)
 
     def _is_of_no_use(self, folder: str, record: HostRecord) -> bool:
         if any(path.startswith(f"{folder}/") for path in record.files):

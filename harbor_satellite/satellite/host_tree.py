@@ -133,12 +133,14 @@ class HostTree:
         place = self.place(path)
         try:
             for folder in self.missing_folders(path):
-                self.place(folder).mkdir(exist_ok=True)
-                self.place(folder).chmod(_NEW_FOLDER_MODE)  # whatever the umask: Podman reads there without root
+                made = self.place(folder)
+                made.mkdir(exist_ok=True)
+                made.chmod(_NEW_FOLDER_MODE)  # whatever the umask: Podman reads there without root
+                _sync_folder(made.parent)
             handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}{_TEMPORARY}")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    _fill(file.fileno(), content, owner)
+                    _fill(file.fileno(), content, owner, place)
                 _replace(Path(name), place, content)
             finally:
                 Path(name).unlink(missing_ok=True)
@@ -215,7 +217,7 @@ def text_of(path: str, content: bytes) -> str:
         raise InvalidInputError(f"{path} is not UTF-8: byte {error.start}") from error
 
 
-def _fill(handle: int, content: bytes, owner: Owner) -> None:
+def _fill(handle: int, content: bytes, owner: Owner, place: Path) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(handle, view) :]
@@ -223,6 +225,9 @@ def _fill(handle: int, content: bytes, owner: Owner) -> None:
     if (found.st_uid, found.st_gid) != (owner.uid, owner.gid):
         with contextlib.suppress(PermissionError):  # without root the file stays the writer's
             os.fchown(handle, owner.uid, owner.gid)
+    with contextlib.suppress(OSError):  # there is no file yet, or its file system has none
+        for name in os.listxattr(place):  # SELinux's label, access control lists
+            os.setxattr(handle, name, os.getxattr(place, name))
     os.fchmod(handle, owner.mode)  # after the owner: that change takes bits away
     os.fsync(handle)
 

@@ -25,6 +25,7 @@ _MAX_BYTES: Final = 64 * 1024
 TOKEN_MAX_LENGTH: Final = 4096
 _PEM: Final = "-----BEGIN CERTIFICATE-----"
 _ADVICE: Final = "a site needs no more than its one-time token"
+_NOT_OURS: Final = ": chown {user} {path}, or run `harbor-satellite edge register` as root"
 
 
 class RegistrationFile(BaseModel):
@@ -151,19 +152,23 @@ def _checked(token: SecretStr, what: str) -> SecretStr:
 
 def _read(path: Path) -> bytes:
     try:
-        # A pipe in its place must not hold up the agent.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+        # A pipe in its place must not hold up the agent. Not `fdopen`, which leaves a folder open.
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidInputError(f"{path} is no regular file")
             content = file.read(_MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
-        raise InvalidInputError(f"cannot read {path} as user {os.geteuid()}: {error.strerror}") from error
+        advice = _NOT_OURS.format(path=path, user=os.geteuid()) if isinstance(error, PermissionError) else ""
+        raise InvalidInputError(f"cannot read {path} as user {os.geteuid()}: {error.strerror}{advice}") from error
     if len(content) > _MAX_BYTES:
         raise InvalidInputError(f"{path} is no registration file: it has more than {_MAX_BYTES} bytes")
     return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _reason(kind: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +12,7 @@ from harbor_satellite.errors import HarborSatelliteError, PausedError, StorageEr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from harbor_satellite.oci.descriptor import Descriptor
     from harbor_satellite.registry.api import Registry
@@ -58,3 +61,26 @@ class Room:
             if not self.known.repository_of(blob.digest)
             and self.target.blob_head(copy.repository, blob.digest) != blob.size
         ]
+
+
+def check_second_copy(old: Path, new: Path, disk: DiskGuard) -> None:
+    """Do nothing if there is room for all that a registry's folder holds in another folder, beside what that has.
+
+    Raises:
+        StorageError: there is none, or the disk does not say.
+    """
+    try:
+        disk.check(_content_bytes(old) - _content_bytes(new))
+    except StorageError as error:
+        raise StorageError(f"no room for a second copy of this site's images: {error}") from error
+
+
+def _content_bytes(root: Path) -> int:
+    """Return the size of all files; what repositories share by hard links counts once."""
+    sizes: dict[tuple[int, int], int] = {}
+    for folder, _, files in os.walk(root):
+        for name in files:
+            with contextlib.suppress(OSError):  # it went meanwhile
+                found = os.lstat(os.path.join(folder, name))  # noqa: PTH118  (a path object for each takes long)
+                sizes[found.st_dev, found.st_ino] = found.st_size
+    return sum(sizes.values())

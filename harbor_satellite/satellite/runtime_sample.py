@@ -101,8 +101,8 @@ def tagged_sample(target: Registry, name: LocalTag) -> Iterator[Sample]:
         RemoteError: the registry cannot be reached.
     """
     content = _get(target, name)
-    _sweep(target, name.repository)
-    tag = f"{TAG_PREFIX}{secrets.token_hex(6)}"
+    # Where no tag can be deleted, there is one from last time.
+    tag = _sweep(target, name.repository) or f"{TAG_PREFIX}{secrets.token_hex(6)}"
     try:
         target.manifest_put(name.repository, tag, content)
     except RemoteError as error:
@@ -173,18 +173,22 @@ def _read(stream: Iterable[bytes], size: int) -> bytes:
     return found[: size + 1]
 
 
-def _sweep(target: Registry, repository: str) -> None:
-    """Take away what was left when this was killed."""
+def _sweep(target: Registry, repository: str) -> str:
+    """Take away what was left when this was killed; return a tag that stays."""
+    stays = ""
     try:
         for tag in target.tag_list(repository):
-            if tag.startswith(TAG_PREFIX):
-                _drop(target, repository, tag)
+            if tag.startswith(TAG_PREFIX) and not _drop(target, repository, tag):
+                stays = tag
     except RemoteError as error:
         _LOG.info("old tags of tests not looked for repository=%s reason=%s", repository, error)
+    return stays
 
 
-def _drop(target: Registry, repository: str, tag: str) -> None:
+def _drop(target: Registry, repository: str, tag: str) -> bool:
     try:
         target.manifest_delete(repository, tag)
     except HarborSatelliteError as error:
         _LOG.warning("tag of a test stays reference=%s:%s reason=%s", repository, tag, error)
+        return False
+    return True

@@ -191,7 +191,7 @@ class Puller:
     def _pull(self, command: list[str]) -> str:
         status, said, problem = _run(command, self._seconds)
         if status is None:
-            raise _PullError(f"nothing within {self._seconds:.0f} s{problem and ': '}{problem}")
+            raise _PullError(f"nothing within {self._seconds:g} s{problem and ': '}{problem}")
         if status:
             raise _PullError(problem or f"exit {status}")
         return said

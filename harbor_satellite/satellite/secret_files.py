@@ -98,7 +98,7 @@ class SecretFiles:
         """
         if not self._folder.exists():
             return
-        _tighten(self._folder, PRIVATE_FOLDER)
+        _tighten(self._folder.resolve(), PRIVATE_FOLDER)
         present = [name for name in SECRET_FILES if (self._folder / name).is_file()]
         for name in (*present, _KEY_FILE):
             _tighten(self._folder / name, PRIVATE_FILE)
@@ -149,7 +149,11 @@ class SecretFiles:
 
 def _tighten(path: Path, mode: int) -> None:
     try:
-        found = stat.S_IMODE(path.stat().st_mode)
+        status = path.lstat()
+        is_somewhere_else = stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+        if stat.S_ISLNK(status.st_mode) or is_somewhere_else:  # root may be asked: not for what is somebody else's
+            return
+        found = stat.S_IMODE(status.st_mode)
         if found & _OTHERS:
             path.chmod(mode)
             _LOG.warning("others could read secrets path=%s mode=%04o now=%04o", path, found, mode)

@@ -79,14 +79,21 @@ class Spool:
         self._make_room()
 
     def waiting(self) -> list[Spooled]:
-        """Return the waiting reports, oldest first."""
+        """Return the waiting reports, oldest first.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
         found = []
-        with contextlib.suppress(FileNotFoundError):
-            for path in self._folder.iterdir():
-                name = _NAME.fullmatch(path.name)
-                if name:
-                    with contextlib.suppress(FileNotFoundError):
-                        found.append(Spooled(int(name[1]), name[2], path, path.stat().st_size))
+        try:
+            names = {path: name for path in self._folder.iterdir() if (name := _NAME.fullmatch(path.name))}
+            for path, name in names.items():
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(Spooled(int(name[1]), name[2], path, path.stat().st_size))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"cannot read {self._folder}: {error.strerror}") from error
         return sorted(found)
 
     def read(self, spooled: Spooled) -> StatusReport | None:
@@ -108,8 +115,15 @@ class Spool:
             raise StorageError(f"cannot read {spooled.path}: {error.strerror}") from error
 
     def remove(self, spooled: Spooled) -> None:
-        """Forget a report that the centre has taken."""
-        spooled.path.unlink(missing_ok=True)
+        """Forget a report that the centre has taken.
+
+        Raises:
+            StorageError: the disk refuses.
+        """
+        try:
+            spooled.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot remove {spooled.path}: {error.strerror}") from error
 
     def set_aside(self, spooled: Spooled, reason: str) -> None:
         """Put a report away that the centre will never take; the last few of these are kept to be looked at."""

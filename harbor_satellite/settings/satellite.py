@@ -71,8 +71,13 @@ class SatelliteSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HARBOR_SATELLITE_", extra="ignore")
 
     def __init__(self, **values: Any) -> None:
-        values.setdefault("_env_file", env_file())
-        super().__init__(**values)
+        file = values.setdefault("_env_file", env_file())
+        try:
+            super().__init__(**values)
+        except OSError as error:
+            raise InvalidInputError(f"cannot read {file} as user {os.geteuid()}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(f"{file} is no text in UTF-8") from error
 
     data_dir: Path = Path("/var/lib/harbor-satellite")
     """Credentials, applied state and records; 0700."""

@@ -16,6 +16,7 @@ from harbor_satellite.processes import Child
 from tests.acceptance.centre import CLI, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -141,7 +142,7 @@ class EdgeSite:
         found: dict[str, Any] = self.get("/status.json", port=STATUS_PORT).json()
         return found
 
-    def there(self, act: Any) -> Any:
+    def there(self, act: Callable[[], httpx.Response]) -> httpx.Response:
         """Do something with sockets as a program on that host does."""
         outcome: list[httpx.Response | httpx.HTTPError] = []
 

@@ -127,6 +127,10 @@ class Shop:
             body["flow_runs"] = {"state": {"type": {"any_": list(states)}}}
         return self._ask("flow_runs", body)
 
+    def ended(self) -> str:
+        """Return how the last run ended that was asked for, by a person or an event."""
+        return str([run for run in self.runs() if not run["auto_scheduled"]][-1]["state_type"])
+
     def tasks(self, run: str) -> dict[str, str]:
         """Return the states of a run's tasks."""
         found = self._ask("task_runs", {"flow_runs": {"id": {"any_": [run]}}})

@@ -54,7 +54,9 @@ def test_credential_is_renewed_without_a_gap_while_its_site_replicates(
         _change(centre, site, 3)
 
         assert both == {first, renewed}
-        assert set(centre.central.robots(name)) == {renewed}
+        # The second round has found the renewed one due as well, and the site may have its next one by now.
+        after = set(centre.central.robots(name))
+        assert (first in after, renewed in after) == (False, True)
         assert not _failed_runs(centre, name)
 
 

@@ -21,7 +21,7 @@ from harbor_satellite.state.artifact import StateArtifact, StateEntry
 from harbor_satellite.state.desired import LocalTag, merge_states
 from harbor_satellite.state.names import group_name
 from harbor_satellite.state.plan import plan_replication
-from tests.benchmarks import corpus, fleet, fleet_publish
+from tests.benchmarks import corpus, edge, fleet, fleet_publish
 from tests.benchmarks.copiers import OURS
 from tests.benchmarks.measure import Row
 from tests.benchmarks.table import Verdict
@@ -132,6 +132,7 @@ WORKLOADS: Final[dict[str, Callable[[str, float], Result]]] = {
     "fleet-1000": fleet.workload_small,
     "fleet": fleet.workload,
     "fleet-publish": fleet_publish.workload,
+    "edge": edge.workload,
 }
 
 

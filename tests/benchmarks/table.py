@@ -64,7 +64,9 @@ def ours_of(rows: Iterable[Row]) -> Row:
 
 def show(title: str, rows: Sequence[Row], verdicts: Sequence[Verdict]) -> None:
     """Print one workload: every copier, as it is and as a ratio of ours to it, then the targets."""
-    print(f"\n{title}")
+    print(f"\n{title}", flush=True)
+    if not rows:  # it could not be measured, and the title says why
+        return
     ours = ours_of(rows)
     for row in sorted(rows, key=lambda row: row.wall):
         ratios = (

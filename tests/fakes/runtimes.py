@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from typer.testing import CliRunner
@@ -66,6 +66,7 @@ class RuntimeHost:
         self.root = root
         for folder in _FOLDERS:
             (root / folder).mkdir(parents=True)
+        (root / "var/run").symlink_to("/run")
         for name in _COPIED:
             if Path("/etc", name).is_file():
                 shutil.copy2(Path("/etc", name), root / "etc" / name)
@@ -274,3 +275,11 @@ def push_small(registry: HttpRegistry, repository: str, content: str) -> str:
         images.tag_image(registry, repository, "v1", image)
         raw = registry.manifest_get(repository, str(image.digest)).raw
     return str(json.loads(raw)["config"]["digest"])
+
+
+def verify(host: RuntimeHost, url: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    """Say ``edge runtime verify`` on the host itself; return the exit code, and what it found."""
+    source = "from harbor_satellite.cli import main; main()"
+    command = [sys.executable, "-c", source, "edge", "runtime", "verify", "--target", url, "--output", "json", *options]
+    done = host.run(*command)
+    return done.returncode, json.loads(done.stdout)["pulls"] if done.stdout else [{"error": done.stderr}]

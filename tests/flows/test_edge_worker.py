@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -112,9 +113,9 @@ class Pool:
             async with worker:
                 await worker.sync_with_backend()
                 await worker.get_and_submit_flow_runs()
-                await anyio.sleep(seconds)
+                await asyncio.sleep(seconds)
 
-        anyio.run(poll)
+        asyncio.run(poll())  # as the agent does: anyio knows nothing of the loop outside of tasks
         gc.collect()  # what Prefect's websockets leave unclosed is noted in the test that opened them
 
 

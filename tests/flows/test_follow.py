@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,7 @@ from flows.publish_state import publish_state
 from flows.register_satellite import register_satellite
 from flows.replicate_state import follow, replicate_state
 from harbor_satellite.demo.images import layer
+from harbor_satellite.edge.own_site import open_own_site
 from harbor_satellite.errors import RemoteError
 from harbor_satellite.satellite.engine import Engine
 from tasks.site import Site, open_site
@@ -121,3 +124,27 @@ def test_flow_run_that_meets_another_run_of_the_site_ends_completed_and_leaves_i
         "another run is under way at this site, and does all there is to do",
     )
     assert world.store.applied().last_run is None
+
+
+def test_flow_run_that_meets_the_sites_own_run_waits_for_it_and_says_how_the_site_is(world: World) -> None:
+    world.image(APP, "app")
+    join(world, "met-own", APP)
+    publish_state(return_state=True)
+    register_satellite(return_state=True)
+    is_held, ends = threading.Event(), []
+
+    def hold() -> None:
+        with open_own_site(is_local=True):
+            is_held.set()
+            time.sleep(0.5)  # the flow run comes meanwhile
+            ends.append(time.monotonic())
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    is_held.wait(30)
+
+    with open_site("met-own"):
+        opened = time.monotonic()
+
+    holding.join()
+    assert opened >= ends[0]

@@ -356,6 +356,16 @@ def test_poll_of_a_pool_with_something_due_is_passed_on(world: World, seconds: f
     assert world.prefect.paths() == ["/flow_runs/filter", POLL]
 
 
+def test_poll_of_a_site_whose_clock_is_behind_finds_what_is_due_by_the_centres(world: World) -> None:
+    world.prefect.due = [due_in(MINE, -60)]
+
+    world.ask("POST", POLL, json=poll_body(-600))
+
+    asked = datetime.fromisoformat(json.loads(world.prefect.requests[-1].content)["scheduled_before"])
+    assert world.prefect.paths() == ["/flow_runs/filter", POLL]
+    assert abs(asked - datetime.now(UTC)) < timedelta(seconds=30)
+
+
 def test_run_made_a_moment_ago_is_found_by_the_next_look(world: World) -> None:
     async def twice(client: httpx.AsyncClient, _: Gateway) -> None:
         await client.post(POLL, json=poll_body(), auth=AUTH)

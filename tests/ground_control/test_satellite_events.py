@@ -127,12 +127,27 @@ def test_change_of_the_whole_fleet_is_paced_and_holds_up_no_other_event(world: W
     world.dispatcher.post_due(NOW)
     first = world.prefect.received[at_once:]
     world.monotonic += 2.0
-    while world.dispatcher.post_due(NOW):
+    while world.dispatcher.post_due(NOW + timedelta(seconds=2)):
         pass
 
     assert at_once == 4
     assert [event["payload"] for event in first] == [{"group": "late"}]
     assert len(world.prefect.satellites) == at_once + 2.0 * RUNS_PER_SECOND
+
+
+def test_change_of_the_whole_fleet_is_paced_for_all_replicas_together(world: World) -> None:
+    world.change(*world.fleet.add_satellites(20))
+    other = OutboxDispatcher(
+        world.factory, "http://prefect.test/api", monotonic=lambda: 0.0, transport=httpx.MockTransport(world.prefect)
+    )
+    asked = []
+    for seconds in (0, 1, 2, 3):
+        for dispatcher in (world.dispatcher, other):
+            dispatcher.post_due(NOW + timedelta(seconds=seconds))
+        asked.append(len(world.prefect.satellites))
+
+    other._client.close()
+    assert asked == [4, 4, 8, 8]
 
 
 def test_event_without_deployment_yet_is_kept_and_stands_for_later_changes(world: World) -> None:

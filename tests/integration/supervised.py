@@ -15,7 +15,7 @@ from harbor_satellite.edge.launch import supervisor_argv
 from harbor_satellite.edge.services import Service, ServicePlan, Sighting, read_sightings, write_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 PACE: Final = {
@@ -46,12 +46,14 @@ def python(name: str, program: str, **more: Any) -> Service:
 class Supervised:
     """A supervisor at work in a folder."""
 
-    def __init__(self, folder: Path, *services: Service, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, *services: Service, pace: Mapping[str, float] | None = None, **environment: str
+    ) -> None:
         self.folder = folder
         self.plan(*services)
         with (folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*supervisor_argv(folder, -1), json.dumps(PACE)],
+                [*supervisor_argv(folder, -1), json.dumps({**PACE, **(pace or {})})],
                 env={**os.environ, "HARBOR_SATELLITE_LOG_LEVEL": "INFO", **environment},
                 stdout=log,
                 stderr=log,

@@ -21,7 +21,7 @@ from harbor_satellite.edge.registry_service import refresh_plan, registry_proble
 from harbor_satellite.edge.registry_switch import switch_if_needed
 from harbor_satellite.edge.services import read_sightings
 from harbor_satellite.edge.site import local_registry, with_local_registry
-from harbor_satellite.errors import ConflictError, RemoteError
+from harbor_satellite.errors import ConflictError, RemoteError, StorageError
 from harbor_satellite.oci.digest import Digest
 from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
@@ -238,9 +238,13 @@ def test_switch_killed_in_the_middle_goes_on(tmp_path: Path) -> None:
 
         assert load_current(settings.data_dir).next is not None  # type: ignore[union-attr]  # it is there
         assert_all_there(open_own(settings), expected)
+        deleted = next(name for name in expected if (tmp_path / "elsewhere" / name[0] / "index.json").exists())
+        open_own(settings).manifest_delete(*deleted)
+        del expected[deleted]
         assert switch_if_needed(other)
 
         assert_all_there(open_own(other), expected)
+        assert deleted[1] not in open_own(other).tag_list(deleted[0])
         assert load_current(settings.data_dir).place.root == str(tmp_path / "elsewhere")  # type: ignore[union-attr]
 
 
@@ -315,6 +319,26 @@ def test_switch_from_a_registry_that_is_gone_gives_up_at_last(tmp_path: Path) ->
 
         assert open_own(settings).repository_list() == ()
         assert store.applied().choices == ""
+
+
+def test_switch_from_a_registry_that_answers_again_is_not_given_up_for_another_reason(tmp_path: Path) -> None:
+    with run_embedded(tmp_path / "theirs") as theirs:
+        external = site(tmp_path / "site", "external", local_registry_url=theirs.url)
+        settings = changed(external, registry_kind="embedded", disk_reserve_bytes=2**60)
+        store = SatelliteStore(settings.data_dir)
+        refresh_plan(external)
+        with PlannedServices(settings.data_dir), HttpRegistry(theirs.url) as registry:
+            fill(registry, store)
+            current = load_current(settings.data_dir)
+            assert current is not None
+            hours_ago = datetime.now(UTC) - timedelta(hours=3)
+            save_current(settings.data_dir, replace(current, unreachable_since=hours_ago))
+
+            with pytest.raises(StorageError):
+                switch_if_needed(settings)
+
+            assert load_current(settings.data_dir).unreachable_since is None  # type: ignore[union-attr]
+            assert with_local_registry(settings).local_registry_url == theirs.url
 
 
 def test_switch_to_the_port_of_somebody_else_stays_and_says_so(tmp_path: Path) -> None:

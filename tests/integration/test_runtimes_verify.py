@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
+from harbor_satellite.cli.runtime import app
 from harbor_satellite.edge.registry_service import refresh_plan
 from harbor_satellite.edge.site import local_registry, with_local_registry
-from harbor_satellite.errors import RemoteError
+from harbor_satellite.errors import InvalidInputError, RemoteError
+from harbor_satellite.oci.digest import Digest
 from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import set_password
+from harbor_satellite.satellite.applied import Applied
+from harbor_satellite.satellite.runtime_sample import TAG_PREFIX
+from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings
-from tests.fakes.runtimes import PROGRAMS, Containerd, Ctr, Podman, PullError, RuntimeHost, make_host, push_small
+from harbor_satellite.state.desired import LocalTag
+from tests.fakes.runtimes import PROGRAMS, Containerd, Ctr, Podman, PullError, make_host, push_small, verify
 from tests.fakes.services import PlannedServices
 from tests.fixtures_registry import run_embedded
 from tests.integration.test_local_registry import make_pair
@@ -43,15 +49,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningRegistry]
 def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Containerd | Podman:
     kind: type[Containerd | Podman] = request.param
     return kind(make_host(tmp_path / "host", PROGRAMS[kind]))
-
-
-def verify(
-    host: RuntimeHost, url: str, *options: str, program: str = sys.executable
-) -> tuple[int, list[dict[str, Any]]]:
-    source = "from harbor_satellite.cli import main; main()"
-    argv = [program, "-c", source, "edge", "runtime", "verify", "--target", url, "--output", "json", *options]
-    done = host.run(*argv)
-    return done.returncode, json.loads(done.stdout)["pulls"] if done.stdout else [{"error": done.stderr}]
 
 
 def tags(url: str) -> tuple[str, ...]:
@@ -118,6 +115,42 @@ def test_verify_without_the_runtimes_program_is_not_tried(local: RunningRegistry
 
     assert code == 2
     assert [pull["is_tried"] for pull in pulls] == [False] * 4
+
+
+def test_verify_takes_the_smallest_image_that_was_replicated(
+    local: RunningRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {size: LocalTag(f"acme/of-{size}", "v1") for size in (10, 200, 3000)}
+    for size in (200, 3000):  # the smallest is not there any more
+        push_small(HttpRegistry(local.url), names[size].repository, str(size))
+    digest = Digest.of(b"as it was")
+    record = Applied(wanted=dict.fromkeys(names.values(), digest), sizes={name: size for size, name in names.items()})
+    SatelliteStore(tmp_path / "sync" / local.host.replace(":", "_")).save_applied(record)
+    monkeypatch.setenv("HARBOR_SATELLITE_ENV_FILE", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    options = ["--data-dir", str(tmp_path), "--target", local.url, "--runtime", "crio"]
+    done = CliRunner().invoke(app, ["verify", *options])
+
+    assert done.exit_code == 2, done.output
+    lines = done.output.splitlines()
+    assert [line.partition(TAG_PREFIX)[0] for line in lines] == [
+        "crio: satellite.zot/acme/of-200:",
+        "crio: docker.io/acme/of-200:",
+    ]
+    assert all("not tried: there is no program crictl" in line for line in lines)
+
+
+def test_verify_of_a_host_that_is_seen_from_elsewhere_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARBOR_SATELLITE_ENV_FILE", "")
+    monkeypatch.setenv("HARBOR_SATELLITE_HOST_ROOT", "/host")
+
+    done = CliRunner().invoke(app, ["verify", "--data-dir", str(tmp_path), "--target", "http://127.0.0.1:1"])
+
+    assert isinstance(done.exception, InvalidInputError)
+    assert "on the host itself" in str(done.exception)
 
 
 @pytest.fixture

@@ -108,6 +108,18 @@ def test_supervisor_child_that_answers_is_left_alone_and_stopped_one_is_replaced
         assert is_gone(first.pid)
 
 
+def test_supervisor_child_that_has_answered_is_replaced_within_its_grace_once_it_is_silent(tmp_path: Path) -> None:
+    port = free_port()
+    server = python("one", _SERVER.format(port=port), probe=probed(port, grace_seconds=1000.0))
+
+    with Supervised(tmp_path, server, service("two", *SLEEP), pace={"hold_seconds": 20.0}) as supervised:
+        first = supervised.running("one")
+        supervised.running("two")  # which waits for the first one's answer
+        os.kill(first.pid, signal.SIGSTOP)
+
+        assert supervised.running("one", not_pid=first.pid).last_end == "silent"
+
+
 def test_supervisor_child_that_never_answers_is_replaced_after_its_grace(tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # accepts, and says nothing
         one = service("one", *SLEEP, probe=probed(silent.getsockname()[1], grace_seconds=0.6))
@@ -182,12 +194,12 @@ def test_supervisor_waits_for_a_child_that_is_slow_to_end_without_spinning(tmp_p
     program = "import signal; signal.signal(15, signal.SIG_IGN);" + _SERVER.format(port=port)
     slow = python("one", program, probe=probed(port))
     with Supervised(tmp_path, slow) as supervised:
-        supervised.running("one")
+        first = supervised.running("one")
         supervised.wait(lambda: is_connectable(port))
         before = cpu_seconds(supervised.process.pid)
 
         supervised.plan(python("one", program, probe=probed(port), revision="2"))
-        supervised.running("one", restarts=1)
+        supervised.running("one", not_pid=first.pid)
 
         assert supervised.seen("one").last_end == "signal 9"
         assert cpu_seconds(supervised.process.pid) - before < 0.4 * PACE["stop_seconds"]

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harbor_satellite.edge.services import read_sightings
+from harbor_satellite.edge.services import Service, ServicePlan, Sighting, read_sightings, write_plan
 from harbor_satellite.processes import Child, free_port
-from tests.acceptance.centre import CLI
+from tests.acceptance.centre import CLI, wait_until
 from tests.integration.supervised import is_gone
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
         "HARBOR_SATELLITE_ENV_FILE": "",
         "HARBOR_SATELLITE_DATA_DIR": str(tmp_path / "edge"),
         "HARBOR_SATELLITE_REGISTRATION_FILE": str(tmp_path / "registration.json"),
-        "HARBOR_SATELLITE_STATUS_LISTEN": "",
+        "HARBOR_SATELLITE_STATUS_LISTEN": f"127.0.0.1:{free_port()}",
         **more,
     }
 
@@ -83,6 +83,7 @@ def test_edge_run_is_one_tree_that_one_signal_ends(tmp_path: Path, site: Child) 
     pids = wait_until_running(site, folder)
 
     agent, registry = environment_of(pids["agent"]), environment_of(pids["registry"])
+    assert "HARBOR_SATELLITE_TOKEN_FILE" not in registry
     assert (agent["HARBOR_SATELLITE_TOKEN"], registry.get("HARBOR_SATELLITE_TOKEN")) == ("made-up-too", None)
     assert agent["HARBOR_SATELLITE_TOKEN_FILE"] == str(tmp_path / "token")
     assert agent["HARBOR_SATELLITE_GROUND_CONTROL_URL"].startswith("http://127.0.0.1:")
@@ -110,6 +111,44 @@ def test_edge_run_folder_that_is_none_says_which(tmp_path: Path) -> None:
     said = refusal(environment(tmp_path), "--ground-control", "http://127.0.0.1:1")
 
     assert f"HARBOR_SATELLITE_DATA_DIR={tmp_path / 'edge'}" in said
+
+
+def test_edge_run_with_settings_that_became_wrong_serves_as_before_until_they_are_mended(tmp_path: Path) -> None:
+    settings, folder = tmp_path / "satellite.env", tmp_path / "edge"
+    settings.write_text("HARBOR_SATELLITE_BLOB_WORKERS=many\nHARBOR_SATELLITE_SOURCE_PASSWORD=made-up\n")
+    folder.mkdir()
+    serving = Service("registry", ("sleep", "1000"))
+    agent = Service("agent", (*CLI, "edge", "agent"), settings_file=str(settings))
+    write_plan(folder, ServicePlan((serving, agent)))
+    variables = environment(tmp_path, HARBOR_SATELLITE_ENV_FILE=str(settings), HARBOR_SATELLITE_TOKEN="made-up")
+    child = Child("edge run", (*_RUN, "--ground-control", "http://127.0.0.1:1"), env=variables, log=tmp_path / "log")
+    try:
+        wait_until(lambda: seen(folder, "agent").last_end, lambda end: end == "exit 78", "the agent to give up")
+        served = seen(folder, "registry").pid
+        settings.write_text("HARBOR_SATELLITE_BLOB_WORKERS=2\n")
+        wait_until((folder / "agent.alive").exists, bool, "the agent to live")
+        wait_until(lambda: seen(folder, "agent").pid, bool, "the agent to be seen")
+    finally:
+        child.stop()
+    log = (tmp_path / "log").read_text()
+
+    assert served
+    assert "the services run by the plan from before reason=HARBOR_SATELLITE_BLOB_WORKERS: " in log
+    assert "the agent waits until the settings are right reason=HARBOR_SATELLITE_BLOB_WORKERS: " in log
+    assert "made-up" not in log
+    assert "Traceback" not in log
+
+
+def seen(folder: Path, name: str) -> Sighting:
+    return next((one for one in read_sightings(folder) if one.name == name), Sighting(name))
+
+
+def test_edge_run_with_wrong_settings_and_no_plan_says_which(tmp_path: Path) -> None:
+    (tmp_path / "satellite.env").write_bytes(b"\xff\xfe")
+
+    said = refusal(environment(tmp_path, HARBOR_SATELLITE_ENV_FILE=str(tmp_path / "satellite.env")))
+
+    assert said.startswith(f"error: {tmp_path / 'satellite.env'} is no text in UTF-8\n")
 
 
 def test_supervisor_imports_nothing_but_the_standard_library() -> None:

@@ -52,6 +52,14 @@ def test_supervisor_unit_is_hardened(installed: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_supervisor_unit_starts_where_etc_is_read_only() -> None:
+    """There, the file that was dropped on the image can be given to nobody."""
+    steps = [line.partition("=")[2] for line in _UNIT.read_text().splitlines() if line.startswith("ExecStartPre=")]
+
+    assert steps
+    assert all("-" in step.partition("/")[0] for step in steps)
+
+
 def test_supervisor_unit_gives_the_supervisor_its_time() -> None:
     lines = _UNIT.read_text().splitlines()
     fields = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

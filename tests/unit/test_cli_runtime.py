@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from harbor_satellite.cli.runtime import app
 from harbor_satellite.edge.runtimes import WISH_FILE, read_outcomes
+from harbor_satellite.satellite.host import Host
 from harbor_satellite.satellite.runtime_wish import RuntimeWish, wish_bytes
 from tests.unit.satellite.hosts import DAEMON, DROP_IN, MIRRORS, put, seen
 
@@ -67,6 +68,15 @@ def test_apply_and_undo_by_name(root: Path, tmp_path: Path) -> None:
     assert (known, set(read_outcomes(tmp_path / "data"))) == ({"docker"}, set())
     assert (code, seen(root)) == (0, before)
     assert "changed /etc/docker/daemon.json" in output
+
+
+def test_apply_by_hand_of_what_the_site_wants_is_the_sites_to_undo(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARBOR_SATELLITE_RUNTIMES", "podman")
+
+    run("apply")
+    run("apply", "--runtime", "docker")
+
+    assert Host(root).configured() == {"podman": "site", "docker": "hand"}
 
 
 def test_undo_dry_run_only_shows(root: Path) -> None:

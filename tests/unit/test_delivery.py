@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
+import resource
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ from harbor_satellite.settings import SatelliteSettings
 from harbor_satellite.state.wire import Registration, RegistryAuth
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 URL = "https://centre.test"
@@ -95,6 +97,44 @@ def test_deliver_receipts_of_an_outage_oldest_first_and_once(site: Site) -> None
 
     assert site.activities() == ["copied a", "copied b", "copied c"]
     assert site.waiting == 0
+
+
+@contextlib.contextmanager
+def disk_that_takes_nothing() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_deliver_from_a_full_disk_tells_the_centre_all_the_same(site: Site) -> None:
+    site.deliver()
+    site.store.save_applied(replace(site.store.applied(), last_run=LastRun(NOW, 1.0, 0, 0, 0, "the disk is full")))
+
+    with disk_that_takes_nothing():
+        site.deliver()
+        site.deliver()
+
+    assert site.activities()[1:] == ["the disk is full"] * 2
+
+
+def test_deliver_what_waits_from_a_full_disk_is_told_once(site: Site) -> None:
+    site.run("before")
+
+    with disk_that_takes_nothing():
+        site.deliver()
+
+    assert (site.activities(), site.waiting) == (["before"], 0)
+
+
+def test_deliver_from_a_site_whose_spool_cannot_be_used_tells_the_centre_all_the_same(site: Site) -> None:
+    (site.store.folder / "spool").write_text("what a broken disk has made of it")
+
+    site.deliver()
+
+    assert len(site.centre.taken) == 1
 
 
 def test_deliver_run_that_repeats_the_one_before_leaves_one_receipt(site: Site) -> None:

@@ -217,7 +217,7 @@ def talk(proxy: EdgeProxy, path: str, frames: list[Any], *, seconds: float = 0.2
         sent.append(message)
 
     async def inside() -> None:
-        delivering = asyncio.create_task(proxy._deliver())
+        delivering = asyncio.create_task(proxy._events.deliver())
         header = httpx.BasicAuth(*AUTH)._auth_header.encode()
         scope = {"type": "websocket", "path": path, "headers": [(b"authorization", header)]}
         await proxy(scope, receive, send)
@@ -231,7 +231,7 @@ def talk(proxy: EdgeProxy, path: str, frames: list[Any], *, seconds: float = 0.2
 def test_events_are_kept_until_the_centre_has_them(
     store: SatelliteStore, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harbor_satellite.edge.proxy._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("harbor_satellite.edge.event_post._RETRY_SECONDS", 0.01)
     gateway.answer = lambda request: httpx.Response(503, json={}) if len(gateway.requests) < 3 else httpx.Response(204)
     proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,7 +42,6 @@ from tests.fakes.claims import SECRET, FakeClaims
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TOKEN, NEXT = "made-up-token", "made-up-next"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -194,6 +195,36 @@ def test_file_that_cannot_be_removed_is_a_warning(
     assert len(centre.claims) == 1
     assert f"its token is spent path={link}" in caplog.text
     assert TOKEN not in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: needs root")
+def test_file_of_another_user_says_how_the_site_gets_to_it(settings: SatelliteSettings, centre: FakeClaims) -> None:
+    drop(settings, centre)
+    os.seteuid(4711)
+    try:
+        with pytest.raises(InvalidInputError) as refused:
+            list(token_sources(settings))
+    finally:
+        os.seteuid(0)
+
+    said = f"cannot read {settings.registration_file} as user 4711: Permission denied: "
+    assert str(refused.value).startswith(said)
+    assert "run `harbor-satellite edge register` as root" in str(refused.value)
+
+
+def test_refused_site_says_once_that_a_dropped_file_is_not_for_it(
+    settings: SatelliteSettings, centre: FakeClaims, store: SatelliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensure_registered(with_token(settings), Waits())
+    note_refusal(store, "unknown", NOW)
+    settings.registration_file.mkdir()  # as unreadable for root as a file of root's is for others
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        assert not new_token_given(settings)
+
+    assert caplog.text.count(f"no new token: cannot read {settings.registration_file}") == 1
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_file_that_all_can_read_is_a_warning(

@@ -42,6 +42,27 @@ def test_pool_is_asked_for_once_in_an_hour(local: LocalAnswers, clock: Clock) ->
     assert local.find("GET", POOL) is None
 
 
+def test_deployment_is_read_once_by_a_run_and_anew_by_the_next(local: LocalAnswers, clock: Clock) -> None:
+    deployment = "/deployments/44a68f03"
+    local.note("GET", deployment, ANSWER)
+
+    clock.now += 59
+    assert local.find("GET", deployment) == ANSWER
+    clock.now += 2
+    assert local.find("GET", deployment) is None
+    local.note("GET", deployment, ANSWER)
+    local.note("POST", POLL, (200, {}, b'[{"flow_run":{}}]'))
+    assert local.find("GET", deployment) is None
+
+
+def test_name_of_a_flow_is_known_to_the_next_run(local: LocalAnswers) -> None:
+    local.note("GET", "/flows/540a1d77", ANSWER)
+
+    local.note("POST", POLL, (200, {}, b'[{"flow_run":{}}]'))
+
+    assert local.find("GET", "/flows/540a1d77") == ANSWER
+
+
 def test_heartbeat_crosses_the_link_every_ten_minutes(local: LocalAnswers, clock: Clock) -> None:
     assert local.find("POST", BEAT) is None
     local.note("POST", BEAT, (204, {}, b""))
@@ -122,7 +143,7 @@ def test_refusal_makes_everything_be_asked_anew(local: LocalAnswers, status: int
     ("method", "path"),
     [
         ("GET", "/flow_runs/1"),
-        ("GET", "/deployments/1"),
+        ("GET", "/deployments/1/x"),
         ("POST", "/flow_runs/filter"),
         ("PATCH", POOL),
         ("GET", POOL + "/x"),

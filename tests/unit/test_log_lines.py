@@ -44,7 +44,9 @@ def test_line_says_which_flow_run_spoke() -> None:
     assert line.endswith("done run=brave-otter")
 
 
-@pytest.mark.parametrize("harm", ["\x1b[2Jgone", "a\n<0>forged", "\r\x9b31m", "b\u202egnp.exe", "\x00\x07"], ids=ascii)
+@pytest.mark.parametrize(
+    "harm", ["\x1b[2Jgone", "a\n<0>forged", "\r\x9b31m", "b\u202egnp.exe", "\x00\x07", "\ud83d"], ids=ascii
+)
 def test_line_is_one_line_that_steers_nothing_whatever_a_peer_says(harm: str) -> None:
     line = LineFormatter(is_journal=True).format(record("reason=%s", harm))
 

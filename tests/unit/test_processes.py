@@ -48,3 +48,14 @@ def test_check_port_taken_by_a_stranger_is_refused() -> None:
 
         with pytest.raises(InvalidInputError, match="in use by another process"):
             check_port_is_free("127.0.0.1", port)
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET6, "::1"), (socket.AF_INET, "localhost")])
+def test_check_port_of_another_family_or_by_a_name(family: socket.AddressFamily, host: str) -> None:
+    with socket.create_server((host, 0), family=family) as stranger:
+        port = stranger.getsockname()[1]
+        with pytest.raises(InvalidInputError, match="in use by another process"):
+            check_port_is_free(host, port)
+
+    check_port_is_free(host, port)
+    check_port_is_free("no-such-host.invalid", port)

@@ -97,4 +97,4 @@ def test_satellite_settings_each_is_read_somewhere(name: str) -> None:
     folders = [project_dir() / folder for folder in ("harbor_satellite", "tasks", "flows")]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
 
-    assert any(re.search(rf"(settings|self)\.{name}\b", text) for text in sources)
+    assert any(re.search(rf"(settings|self|effective)\.{name}\b", text) for text in sources)

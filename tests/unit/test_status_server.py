@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
 import socket
+import threading
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +22,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from harbor_satellite.edge.metrics import render_metrics
 from harbor_satellite.edge.status_page import render_page
 from harbor_satellite.edge.status_server import StatusApp, StatusServer
+from harbor_satellite.registry.server_process import RegistryServer
 from harbor_satellite.satellite import health
-from harbor_satellite.satellite.status import ImagesStatus, ImageStatus
+from harbor_satellite.satellite.health import problems_of
+from harbor_satellite.satellite.status import FailureStatus, ImagesStatus, ImageStatus
 from harbor_satellite.settings import SatelliteSettings
 from tests.fakes import statuses
 
@@ -187,6 +192,26 @@ def test_page_shows_names_and_reasons_of_peers_as_text() -> None:
     assert "\\x1b[2J\\u202e" in page
 
 
+def test_page_shows_what_is_no_text_at_all() -> None:
+    site = statuses.well()
+    half = json.loads('"\\ud83d"')  # as a peer's JSON may have it
+    site = replace(site, registry=replace(site.registry, is_answering=False, reason=half))
+
+    assert ask(site, "/").status_code == 200
+
+
+def test_advice_is_good_in_a_shell_whatever_an_image_is_called() -> None:
+    site = replace(statuses.well(), failures=(FailureStatus("a/b:1;reboot", "gone"),))
+
+    assert "edge why 'a/b:1;reboot'" in next(one.advice for one in problems_of(site) if one.kind == "images_failed")
+
+
+def test_health_of_an_agent_from_the_future_is_not_good() -> None:
+    site = statuses.well()
+
+    assert ask(replace(site, agent_alive_at=site.made_at + timedelta(days=1)), "/healthz").status_code == 503
+
+
 def test_page_without_problems_shows_none() -> None:
     page = render_page(statuses.well())
 
@@ -279,6 +304,25 @@ def test_status_server_warns_and_lets_the_agent_go_on_where_the_port_is_taken(
 
     assert server.url == ""
     assert "no status page" in caplog.text
+
+
+def test_server_ends_connections_that_say_nothing() -> None:
+    server = RegistryServer(StatusApp(statuses.well), "127.0.0.1", 0, connections_max=4, connection_seconds=0.1)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    port = int(server.url.rpartition(":")[2])
+    idle = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(4)]
+    try:
+        idle[0].sendall(b"GET / HTTP/1.1\r\nHost: 127")  # and never the rest
+        ends = [one.recv(100) for one in idle]
+
+        assert ends == [b""] * 4
+        assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
+    finally:
+        for one in idle:
+            one.close()
+        server.stop()
+        thread.join(5)
 
 
 def test_status_server_that_shall_not_listen_does_not(settings: SatelliteSettings) -> None:

@@ -23,6 +23,7 @@ from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator, set_passwo
 from harbor_satellite.satellite.generations import Generations, SiteGeneration, Standing, save_generations
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings
+from harbor_satellite.state.config import RegistrySettings, SatelliteConfig
 from harbor_satellite.state.desired import LocalTag
 
 if TYPE_CHECKING:
@@ -189,9 +190,11 @@ def test_probe_logs_in_where_reading_needs_it(tmp_path: Path) -> None:
 def test_with_local_registry_before_the_agent_ran_is_what_the_settings_say(tmp_path: Path) -> None:
     external = site(tmp_path, registry_kind="auto", local_registry_url="http://registry.example:5000")
     own = site(tmp_path, registry_listen="127.0.0.1:8599")
+    everywhere = site(tmp_path, registry_listen="[::]:8599")
 
     assert with_local_registry(external) == external
     assert with_local_registry(own).local_registry_url == "http://127.0.0.1:8599"
+    assert with_local_registry(everywhere).local_registry_url == "http://[::1]:8599"
 
 
 def test_effective_settings_given_target_stays(tmp_path: Path) -> None:
@@ -223,15 +226,70 @@ def test_make_services_other_kind_that_cannot_be_keeps_what_serves_up_to_date(tm
     assert not switch_if_needed(centre_wants_zot)
 
 
-def test_make_services_external_that_is_our_own_is_refused(tmp_path: Path) -> None:
-    settings = site(tmp_path)
+@pytest.mark.parametrize(
+    ("listen", "host"),
+    [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "localhost"), ("localhost", "127.0.0.1"), ("0.0.0.0", "127.0.0.7")],  # noqa: S104
+)
+def test_make_services_external_that_is_our_own_is_refused(tmp_path: Path, listen: str, host: str) -> None:
+    port = free_port()
+    settings = site(tmp_path, registry_listen=f"{listen}:{port}", registry_is_open=True)
     before = refresh_plan(settings)
-    own_url = f"http://{settings.registry_listen}"
+    own_url = f"http://{host}:{port}"
 
     plan = refresh_plan(settings.model_copy(update={"registry_kind": "external", "local_registry_url": own_url}))
 
     assert plan == before
     assert "must name another" in registry_problem(tmp_path)
+
+
+def test_make_services_external_of_the_centre_without_a_url_of_the_site_is_refused(tmp_path: Path) -> None:
+    settings = site(tmp_path)
+    before = refresh_plan(settings)
+    centre = SatelliteConfig(registry=RegistrySettings(kind="external"))
+    auto = SatelliteSettings(
+        data_dir=tmp_path, _env_file=None, registry_listen=settings.registry_listen, zot=NO_ZOT
+    ).with_config(centre)
+
+    assert refresh_plan(auto) == before
+    assert "HARBOR_SATELLITE_LOCAL_REGISTRY_URL" in registry_problem(tmp_path)
+    with pytest.raises(InvalidInputError):
+        switch_if_needed(auto)
+
+
+def test_make_services_zot_that_is_gone_leaves_what_it_held_to_the_embedded_registry(tmp_path: Path) -> None:
+    zot = tmp_path / "zot"
+    zot.write_text("#!/bin/sh\n")
+    zot.chmod(0o700)
+    settings = site(tmp_path, registry_kind="zot", zot=str(zot))
+    before = refresh_plan(settings)
+    zot.unlink()
+
+    after = refresh_plan(settings)
+    zot.touch(0o700)
+
+    root = str(tmp_path / "registry" / "zot")
+    assert ("--root", root) in zip(after.services[0].argv, after.services[0].argv[1:], strict=False)
+    assert "no program" in registry_problem(tmp_path)
+    assert refresh_plan(settings) == before
+    assert registry_problem(tmp_path) == ""
+
+
+def test_make_services_second_copy_that_has_no_room_is_refused_before_it_begins(tmp_path: Path) -> None:
+    settings = site(tmp_path / "site")
+    before = refresh_plan(settings)
+    held = tmp_path / "site/registry/embedded/acme"
+    held.mkdir()
+    (held / "index.json").write_text("{}")
+    moved = settings.model_copy(update={"registry_root": tmp_path / "other", "disk_reserve_bytes": 2**60})
+
+    assert refresh_plan(moved) == before
+    assert f"needs 2 bytes on the disk of {tmp_path}/other" in registry_problem(settings.data_dir)
+    assert not switch_if_needed(moved)
+    assert not (tmp_path / "other").exists()
+    (tmp_path / "other/acme").mkdir(parents=True)
+    (tmp_path / "other/acme/index.json").write_text("{}")
+    assert refresh_plan(moved) == before
+    assert registry_problem(settings.data_dir) == ""
 
 
 def test_on_demand_zot_starts_without_what_a_killed_fetch_left(tmp_path: Path) -> None:

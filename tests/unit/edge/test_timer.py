@@ -28,11 +28,13 @@ class Site:
     is_empty: bool = False
     is_away: bool = False
     is_busy: bool = False
+    broken_runs: int = 0
     pace: Pace = HOURLY
     timer: Timer = field(default_factory=lambda: Timer(1000.0))
 
     def look(self) -> Look:
-        return Look(self.now, self.monotonic, self.last_run_at, self.is_empty, self.is_away, self.is_busy)
+        seen = (self.last_run_at, self.is_empty, self.is_away, self.is_busy, self.broken_runs)
+        return Look(self.now, self.monotonic, *seen)
 
     def after(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -154,14 +156,30 @@ def test_run_of_somebody_else_ends_the_retries() -> None:
     assert site.until_wanted(3300)[1] == ""
 
 
-def test_empty_site_runs_within_seconds_of_its_start() -> None:
-    site = Site(last_run_at=None, is_empty=True)
+@pytest.mark.parametrize(
+    ("is_away", "has_prefect", "seconds"),
+    [(True, True, 5), (False, True, 60), (False, False, 5)],
+    ids=["the centre is away", "the centre answers", "there is no Prefect"],
+)
+def test_empty_site_runs_soon_after_its_start(is_away: bool, has_prefect: bool, seconds: int) -> None:  # noqa: FBT001
+    pace = replace(HOURLY, has_prefect=has_prefect)
+    site = Site(last_run_at=None, is_empty=True, is_away=is_away, pace=pace)
 
-    assert site.until_wanted(step=1) == (5, "first")
+    assert site.until_wanted(step=1) == (seconds, "first")
+
+
+def test_empty_site_whose_centre_goes_away_waits_no_longer() -> None:
+    site = Site(last_run_at=None, is_empty=True)
+    site.after(20)
+    before = site.wants()
+
+    site.is_away = True
+
+    assert (before, site.wants()) == ("", "first")
 
 
 def test_empty_site_tries_again_soon_and_then_less_often() -> None:
-    site = Site(last_run_at=None, is_empty=True)
+    site = Site(last_run_at=None, is_empty=True, is_away=True)
     waits = []
     for _ in range(8):
         waits.append(site.until_wanted(step=1)[0])
@@ -221,3 +239,24 @@ def test_pace_of_a_satellite_has_its_own_jitter_within_a_tenth_of_the_interval()
 
     assert all(0 <= pace.jitter_seconds < 60 for pace in paces)
     assert len({pace.jitter_seconds for pace in paces}) == 50
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(1, 5), (2, 20), (3, 80), (9, 300)])
+def test_run_that_was_broken_off_is_made_up_for_soon_after_the_start_and_later_each_time(
+    times: int, seconds: int
+) -> None:
+    site = Site(broken_runs=times)
+
+    assert site.until_wanted() == (seconds, "broken off")
+    site.broken_runs = 0
+    site.ran()
+    assert site.until_wanted(1200) == (1205, "")
+
+
+def test_broken_run_whose_mark_cannot_be_removed_is_made_up_for_once() -> None:
+    site = Site(broken_runs=1)
+
+    site.until_wanted()
+    site.ran()
+
+    assert site.until_wanted(1200) == (1205, "")

@@ -33,14 +33,57 @@ def test_render_without_fallback_asks_nobody_else() -> None:
     assert tomllib.loads(texts[HUB])["server"] == tomllib.loads(texts[OWN])["server"] == "http://127.0.0.1:8585"
 
 
-def test_render_own_server_stays_without_fallback_and_is_told() -> None:
-    files = {CONFIG: READY, HUB: 'server = "https://hub.corp"\n'}
+def test_render_without_fallback_asks_none_of_those_that_stood_there_and_says_so() -> None:
+    files = {CONFIG: READY, HUB: 'server = "https://hub.corp"\n[host."https://m.corp"]\n'}
     mirrors = MirrorSettings("http://127.0.0.1:8585", is_fallback=False)
 
     rendering = render_containerd(TextFiles(files), mirrors)
 
-    assert tomllib.loads(rendering.files[0].text)["server"] == "https://hub.corp"
-    assert "https://hub.corp: the fallback to it stays" in rendering.notes[0]
+    assert ".corp" not in rendering.files[0].text
+    assert "are not asked" in rendering.notes[0]
+
+
+def test_render_without_fallback_leaves_the_default_of_others_out() -> None:
+    files = {CONFIG: READY, f"{CERTS}/_default/hosts.toml": 'server = "https://everything.corp"\n'}
+
+    texts = rendered(files, MirrorSettings("http://127.0.0.1:8585", is_fallback=False))
+
+    assert "corp" not in texts[HUB]
+
+
+def test_render_without_fallback_keeps_what_our_host_was_given() -> None:
+    given = (
+        '[host."https://10.0.0.1"]\nskip_verify = true\n[host."https://10.0.0.1".header]\nauthorization = "Basic x"\n'
+    )
+
+    texts = rendered({CONFIG: READY, HUB: given}, MirrorSettings("https://10.0.0.1", is_fallback=False, ca=PEM))
+
+    found = tomllib.loads(texts[HUB])
+    own = {
+        "capabilities": ["pull", "resolve"],
+        "dial_timeout": "2s",
+        "ca": f"{CERTS}/satellite.zot/harbor-satellite-ca.pem",
+        "skip_verify": True,
+        "header": {"authorization": "Basic x"},
+    }
+    assert found == {"server": "https://10.0.0.1", **own, "host": {"https://10.0.0.1": own}}
+
+
+def test_render_what_a_later_folder_says_of_a_registry_still_holds() -> None:
+    text = READY.replace("certs.d", "certs.d:/etc/docker/certs.d").replace("version = 2", "version = 3")
+    files = {
+        CONFIG: text.replace("io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images"),
+        "/etc/docker/certs.d/a.corp:8443/ca.crt": "",
+        "/etc/docker/certs.d/b.corp/hosts.toml": 'server = "https://c.corp"\n',
+    }
+    mirrors = MirrorSettings("http://127.0.0.1:8585", ("a.corp:8443", "b.corp"))
+
+    rendering = render_containerd(TextFiles(files), mirrors)
+
+    first, second = (tomllib.loads(file.text) for file in rendering.files[:2])
+    assert first["ca"] == ["/etc/docker/certs.d/a.corp:8443/ca.crt"]
+    assert second["server"] == "https://c.corp"
+    assert "several folders" in rendering.notes[0]
 
 
 def test_render_tls_names_the_authority_that_is_written_too() -> None:
@@ -78,14 +121,10 @@ def test_render_own_name_always_has_somebody_to_ask_last() -> None:
     assert {tomllib.loads(texts[path])["server"] for path in (OWN, HUB)} == {"https://registry-1.docker.io"}
 
 
-def test_render_other_hosts_without_a_server_get_none_but_without_fallback() -> None:
-    files = {CONFIG: READY, HUB: 'capabilities = ["pull"]\n[host."https://m"]\n'}
+def test_render_other_hosts_without_a_server_get_none() -> None:
+    found = tomllib.loads(rendered({CONFIG: READY, HUB: 'capabilities = ["pull"]\n[host."https://m"]\n'})[HUB])
 
-    by_default = tomllib.loads(rendered(files)[HUB])
-    alone = tomllib.loads(rendered(files, MirrorSettings("http://127.0.0.1:8585", is_fallback=False))[HUB])
-
-    assert "server" not in by_default
-    assert (alone["server"], alone["capabilities"]) == ("http://127.0.0.1:8585", ["pull"])
+    assert (found.get("server"), found["capabilities"]) == (None, ["pull"])
 
 
 def test_render_same_host_by_hand_is_left_alone() -> None:
@@ -109,12 +148,32 @@ def test_render_same_host_by_hand_is_left_alone() -> None:
             "configs.a.tls",
         ),
         ({CONFIG: "version = "}, "is not TOML"),
+        ({CONFIG: "\ufeff" + READY}, "byte order mark"),
+        ({CONFIG: "plugins = 5\n"}, "do not know how"),
+        ({CONFIG: "version = 2\n[[plugins]]\nx = 1\n"}, "do not know how"),
+        ({CONFIG: 'version = 2\n[plugins]\n"io.containerd.grpc.v1.cri" = "x"\n'}, "do not know how"),
+        ({CONFIG: READY, HUB: "host = 5\n"}, "no table of its own"),
+        ({CONFIG: READY, HUB: '[host."http://127.0.0.1:8585"]\nheader = 5\n'}, "do not know how"),
         ({CONFIG: READY, HUB: "["}, "is not TOML"),
         ({CONFIG: READY, HUB: 'host = { "https://a" = { capabilities = ["pull"] } }\n'}, "no table of its own"),
         ({CONFIG: READY.replace("/etc/containerd/certs.d", "certs.d")}, "not absolute"),
         ({CONFIG: READY, f"{CERTS}/_default/hosts.toml": '[host."https://a"]\nca = "here.pem"\n'}, "relative paths"),
     ],
-    ids=["old-mirrors", "old-tls", "broken-config", "broken-hosts", "inline-hosts", "relative-folder", "relative-ca"],
+    ids=[
+        "old-mirrors",
+        "old-tls",
+        "broken-config",
+        "mark",
+        "number",
+        "array",
+        "text",
+        "number-hosts",
+        "twice",
+        "broken-hosts",
+        "inline-hosts",
+        "relative-folder",
+        "relative-ca",
+    ],
 )
 def test_render_what_cannot_be_kept_is_refused(files: dict[str, str], reason: str) -> None:
     with pytest.raises(InvalidInputError, match=reason):
@@ -125,6 +184,15 @@ def test_render_empty_old_mirrors_of_a_dump_are_no_obstacle() -> None:
     dump = READY + '[plugins."io.containerd.grpc.v1.cri".registry.mirrors]\n'
 
     assert rendered({CONFIG: dump})[CONFIG] == dump
+
+
+@pytest.mark.parametrize("line", ["imports = 5", "version = [2]", "disabled_plugins = 5"])
+def test_render_values_that_mean_nothing_are_no_obstacle(line: str) -> None:
+    assert CERTS in rendered({CONFIG: f"{line}\n"})[CONFIG]
+
+
+def test_render_default_of_odd_values_is_no_obstacle() -> None:
+    assert rendered({CONFIG: READY, f"{CERTS}/_default/hosts.toml": "[host]\na = 5\n"})[HUB]
 
 
 def test_render_missing_import_and_import_of_itself_do_no_harm() -> None:

@@ -64,9 +64,13 @@ def test_render_fallback_that_cannot_be_turned_off_is_told() -> None:
             },
             "as an option",
         ),
+        (
+            {"/usr/lib/systemd/system/docker.service.d/a.conf": "ExecStart=dockerd --insecure-registry=b\n"},
+            "as an option",
+        ),
         ({"/etc/default/docker": 'DOCKER_OPTS="--insecure-registry 10.0.0.0/8"\n'}, "as an option"),
     ],
-    ids=["broken", "list", "text", "unit", "defaults"],
+    ids=["broken", "list", "text", "unit", "vendor-unit", "defaults"],
 )
 def test_render_what_cannot_be_added_to_is_refused(files: dict[str, str], reason: str) -> None:
     with pytest.raises(InvalidInputError, match=reason):

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harbor_satellite.host_config.merge import unified_diff, without_ours
@@ -20,11 +20,21 @@ def test_without_ours_changed_line_of_ours_is_a_conflict() -> None:
     assert without_ours("a\n", "a\nport 1\n", "a\nport 2\n") is None
 
 
+def test_without_ours_replaced_by_a_file_without_anything_of_ours_is_theirs() -> None:
+    assert without_ours("old = 1\n", 'old = 1\np = "/etc/x"\n', "new = 2\n") == "new = 2\n"
+
+
+def test_without_ours_one_line_that_still_has_ours_is_a_conflict() -> None:
+    assert without_ours("{}\n", '{"m": ["http://l:1"]}\n', '{"m": ["http://l:1"], "debug": true}\n') is None
+
+
+@settings(deadline=None)  # a busy machine is no defect
 @given(LINES, LINES)
 def test_without_ours_nobody_changed_anything_is_what_was_before(before: str, ours: str) -> None:
     assert without_ours(before, ours, ours) == before
 
 
+@settings(deadline=None)  # a busy machine is no defect
 @given(LINES, LINES)
 def test_without_ours_we_changed_nothing_is_theirs(before: str, theirs: str) -> None:
     assert without_ours(before, before, theirs) == theirs

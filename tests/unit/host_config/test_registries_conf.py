@@ -45,6 +45,58 @@ def test_render_blocked_by_a_wildcard_stays_blocked() -> None:
     assert set(found) == {"satellite.zot"}
 
 
+def test_render_blocked_by_the_host_without_its_port_stays_blocked() -> None:
+    files = {MAIN: '[[registry]]\nprefix = "harbor.example.com"\nblocked = true\n'}
+
+    found = tables(files, MirrorSettings("http://127.0.0.1:8585", ("harbor.example.com:8443",)))
+
+    assert set(found) == {"satellite.zot"}
+
+
+@pytest.mark.parametrize("prefix", ["harbor.example.com", "*.example.com"])
+def test_render_what_a_shorter_prefix_says_still_holds(prefix: str) -> None:
+    text = f'[[registry]]\nprefix = "{prefix}"\nlocation = "cache.corp"\n[[registry.mirror]]\nlocation = "m.corp"\n'
+
+    found = tables({MAIN: text}, MirrorSettings("http://127.0.0.1:8585", ("harbor.example.com:8443",)))
+
+    own = found["harbor.example.com:8443"]
+    assert own["location"] == "cache.corp:8443"
+    assert [one["location"] for one in own["mirror"]] == ["127.0.0.1:8585", "m.corp:8443"]
+
+
+def test_render_longer_prefix_of_others_is_told() -> None:
+    rendering = render_podman(
+        TextFiles({MAIN: '[[registry]]\nprefix = "docker.io/library"\nlocation = "m.corp/hub"\n'}), LOCAL
+    )
+
+    assert rendering.notes == (
+        f"{MAIN} has a table for docker.io/library: it holds, those images come from where it says",
+    )
+
+
+def test_render_without_fallback_asks_no_mirror_of_others() -> None:
+    text = '[[registry]]\nprefix = "docker.io"\n[[registry.mirror]]\nlocation = "mirror.gcr.io"\n'
+
+    rendering = render_podman(TextFiles({MAIN: text}), MirrorSettings("http://127.0.0.1:8585", is_fallback=False))
+
+    assert "gcr.io" not in rendering.files[0].text
+    assert "are not asked" in rendering.notes[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['"odd key" = true', "location = 5", 'location = "a\\u007fb"', "mirror = 5", "mirror = [{ location = 5 }]"],
+)
+def test_render_odd_values_of_others_leave_a_file_that_can_be_read(line: str) -> None:
+    found = tables({MAIN: f'[[registry]]\nprefix = "docker.io"\n{line}\n'})
+
+    assert found["docker.io"]["mirror"] == [{"location": "127.0.0.1:8585", "insecure": True}]
+
+
+def test_render_empty_lists_of_the_old_format_are_no_obstacle() -> None:
+    assert "docker.io" in tables({MAIN: "[registries.search]\nregistries = []\n"})
+
+
 def test_render_own_table_in_an_earlier_file_holds_for_the_own_name() -> None:
     files = {f"{DROP_INS}/10-a.conf": '[[registry]]\nprefix = "satellite.zot"\nlocation = "harbor.corp.example/edge"\n'}
 

@@ -32,6 +32,13 @@ def test_zot_config_retention_is_never_shorter_than_a_slow_replication(seconds: 
     assert storage["retention"]["delay"] == delay
 
 
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("shop.example", "shop.example")]
+)
+def test_zot_config_address_can_have_a_port_behind_it(host: str, address: str) -> None:
+    assert rendered(host=host)["http"]["address"] == address
+
+
 def test_zot_config_keeps_every_tag_and_collects_what_has_none() -> None:
     storage = rendered()["storage"]
 

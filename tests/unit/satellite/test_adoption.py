@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +12,8 @@ from harbor_satellite.demo import images
 from harbor_satellite.errors import RemoteError, StorageError
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.layout import LayoutRegistry
-from harbor_satellite.satellite.adoption import AdoptionOptions, adopt, look_again
+from harbor_satellite.satellite.adoption import AdoptionOptions, adopt, check_answers, look_again
+from harbor_satellite.satellite.adoption_journal import AdoptionJournal
 from harbor_satellite.satellite.adoption_source import LeftRegistryError
 from harbor_satellite.satellite.applied import Applied
 from harbor_satellite.satellite.disk import DiskGuard
@@ -96,6 +97,38 @@ def test_adopt_again_moves_a_tag_that_moved_meanwhile(site: Site) -> None:
     adopt(site.old, site.new, site.store, WHOLE)
 
     assert site.new.manifest_get(OURS, "v1").digest == after
+
+
+@pytest.mark.parametrize("is_moved_there", [False, True], ids=["as we left it", "moved there by others"])
+def test_adopt_again_takes_back_a_tag_that_was_deleted_meanwhile(
+    site: Site, tmp_path: Path, *, is_moved_there: bool
+) -> None:
+    options = replace(WHOLE, journal=AdoptionJournal(tmp_path / "journal"))
+    push(site.old, OURS, "v1")
+    push(site.old, OURS, "v2", "two")
+    push(site.new, THEIRS, "v1")
+    adopt(site.old, site.new, site.store, options)
+    with (tmp_path / "journal").open("a") as journal:
+        journal.write('["torn')
+    site.old.manifest_delete(OURS, "v1")
+    if is_moved_there:
+        push(site.new, OURS, "v1", "three")
+
+    adopt(site.old, site.new, site.store, options)
+
+    assert site.new.tag_list(OURS) == (("v1", "v2") if is_moved_there else ("v2",))
+    assert site.new.tag_list(THEIRS) == ("v1",)
+
+
+def test_check_answers_only_complains_where_nothing_can_be_had(site: Site) -> None:
+    site.own(("v1", push(site.new, OURS, "v1")))
+
+    check_answers(site.old, site.store)  # it has not got it, and says so
+    with (
+        HttpRegistry("http://127.0.0.1:9", transport=FakeRegistry(auth="basic").transport()) as refusing,
+        pytest.raises(LeftRegistryError),
+    ):
+        check_answers(refusing, site.store)
 
 
 def test_adopt_into_somebody_elses_leaves_their_tag(site: Site) -> None:

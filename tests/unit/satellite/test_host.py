@@ -1,18 +1,18 @@
 from __future__ import annotations
 
+import errno
 import os
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from harbor_satellite.errors import ConflictError, HostError, InvalidInputError, StorageError
 from harbor_satellite.host_config.rendered import MirrorSettings
 from harbor_satellite.satellite.host import Host
+from harbor_satellite.satellite.host_record import HostRecord
 from tests.unit.satellite.hosts import CONFIG, DAEMON, DEBIAN, DROP_IN, MIRRORS, Reloads, put, seen
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +158,33 @@ def test_undo_forced_is_exact_and_keeps_a_copy_of_their_change(host: Host, root:
 
     assert seen(root) == before
     assert [path.read_text() for path in (host.folder / "replaced").iterdir()] == ["oom_score = -999\n"]
+
+
+UPGRADED = 'version = 2\n# from the next package\n[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = ""\n'
+
+
+def test_apply_file_that_an_upgrade_replaced_starts_from_the_new_one(host: Host, root: Path) -> None:
+    config = put(root, CONFIG, DEBIAN)
+    host.apply("containerd", MIRRORS)
+    config.write_text(UPGRADED)
+
+    host.apply("containerd", MIRRORS)
+
+    assert "certs.d" in config.read_text()
+    host.undo("containerd")
+    assert config.read_text() == UPGRADED
+
+
+def test_undo_file_that_an_upgrade_replaced_stays_as_it_is(host: Host, root: Path) -> None:
+    config = put(root, CONFIG, DEBIAN)
+    host.apply("containerd", MIRRORS)
+    config.write_text(UPGRADED)
+
+    host.undo("containerd")
+
+    assert config.read_text() == UPGRADED
+    assert not (root / "etc/containerd/certs.d").exists()
+    assert host.configured() == {}
 
 
 def test_apply_lines_of_ours_that_others_changed_are_a_conflict_until_forced(host: Host, root: Path) -> None:
@@ -326,9 +353,86 @@ def test_record_lost_backup_is_told(host: Host, root: Path) -> None:
         host.undo("docker")
 
 
-def test_apply_while_another_does_is_a_conflict(host: Host) -> None:
+def test_apply_forced_takes_what_is_there_for_a_backup_that_is_lost(host: Host, root: Path) -> None:
+    daemon = put(root, DAEMON, "{}")
+    host.apply("docker", MIRRORS)
+    for kept in (host.folder / "files").iterdir():
+        kept.unlink()
+    daemon.write_text('{"by": "hand"}')
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+
+    with pytest.raises(StorageError, match="--force"):
+        host.apply("docker", MIRRORS)
+    host.apply("docker", MIRRORS, is_forced=True)
+
+    assert "8585" in daemon.read_text()
+    host.undo("docker")
+    assert daemon.read_text() == '{"by": "hand"}'
+
+
+def test_undo_forced_leaves_a_file_whose_backup_is_lost(host: Host, root: Path) -> None:
+    daemon = put(root, DAEMON, "{}")
+    host.apply("docker", MIRRORS)
+    for kept in (host.folder / "files").iterdir():
+        kept.unlink()
+    daemon.write_text('{"by": "hand"}')
+
+    host.undo("docker", is_forced=True)
+
+    assert daemon.read_text() == '{"by": "hand"}'
+    assert host.configured() == {}
+
+
+def test_apply_while_another_does_waits_and_is_a_conflict_in_the_end(tmp_path: Path) -> None:
+    host = Host(tmp_path, Reloads(), patience_seconds=0)
+
     with host._store.lock(), pytest.raises(ConflictError, match="already"):
         host.apply("podman", MIRRORS)
+
+
+def test_apply_after_another_is_done_goes_on(tmp_path: Path) -> None:
+    host, other = Host(tmp_path, Reloads()), Host(tmp_path, Reloads())
+    held = other._store.lock()
+    held.__enter__()
+    waiting = threading.Timer(0.01, held.__exit__, (None, None, None))
+    waiting.start()
+
+    host.apply("podman", MIRRORS)
+
+    waiting.join()
+    assert set(host.configured()) == {"podman"}
+
+
+def test_apply_read_only_disk_says_so_and_nothing_else(host: Host, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(root, DAEMON, "{}")
+    put(root, "etc/hosts", "127.0.0.1 localhost\n")
+    real = Path.replace
+
+    def replace_file(path: Path, target: Path) -> Path:
+        if "/etc/" in str(target):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace_file)
+
+    with pytest.raises(StorageError, match=r"^cannot write \S+/etc/hosts: Read-only file system$"):
+        host.apply("docker", MIRRORS)
+
+    assert host._store.load() == HostRecord()
+
+
+def test_apply_and_undo_keep_extended_attributes(host: Host, root: Path) -> None:
+    daemon = put(root, DAEMON, "{}")
+    try:
+        os.setxattr(daemon, "user.label", b"container_config_t")
+    except OSError:
+        pytest.skip("no extended attributes here")
+
+    host.apply("docker", MIRRORS)
+    applied = os.getxattr(daemon, "user.label")
+    host.undo("docker")
+
+    assert (applied, os.getxattr(daemon, "user.label")) == (b"container_config_t",) * 2
 
 
 def test_installed_goes_by_traces(host: Host, root: Path) -> None:

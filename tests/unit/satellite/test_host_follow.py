@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harbor_satellite.edge.runtimes import OUTCOME_FILE, WISH_FILE, follow, grant, read_outcomes, site_mirrors
+from harbor_satellite.edge.runtimes import (
+    OUTCOME_FILE,
+    WISH_FILE,
+    follow,
+    grant,
+    read_outcomes,
+    save_outcomes,
+    site_mirrors,
+)
 from harbor_satellite.edge.status_files import read_runtimes
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.satellite.host import Host
@@ -76,6 +84,41 @@ def test_follow_after_roots_answer_is_content_and_writes_nothing(data: Path, roo
 
     assert (outcome.problem, bool(outcome.applied_at)) == ("", True)
     assert [(data / name).stat().st_mtime_ns for name in (WISH_FILE, OUTCOME_FILE)] == marks
+
+
+def test_follow_answer_to_an_earlier_wish_is_no_answer(data: Path, root: Path, nobody: None) -> None:
+    earlier, host = site(data, root, "podman"), Host(root, Reloads())
+    later = earlier.model_copy(update={"mirrored_registries": ("docker.io", "quay.io")})
+    follow(earlier)
+    wish = read_wish(data / WISH_FILE)
+    follow(later)
+    grant(wish, host, data)  # root had read the earlier one, and is done only now
+
+    (outcome,) = follow(later)
+
+    assert "waits" in outcome.problem
+    grant(read_wish(data / WISH_FILE), host, data)
+    assert [one.problem for one in follow(later)] == [""]
+
+
+def test_follow_what_was_noted_by_hand_is_no_answer_but_does_not_ask_again(
+    data: Path, root: Path, nobody: None
+) -> None:
+    settings = site(data, root, "podman")
+    follow(settings)
+    grant(read_wish(data / WISH_FILE), Host(root, Reloads()), data)
+    save_outcomes(data, tuple(read_outcomes(data).values()))
+
+    assert [one.problem for one in follow(settings)] == [""]
+
+
+def test_follow_same_error_is_written_once(data: Path, root: Path, nobody: None) -> None:
+    follow(site(data, root, "rkt"))
+    mark = (data / OUTCOME_FILE).stat().st_mtime_ns
+
+    follow(site(data, root, "rkt"))
+
+    assert (data / OUTCOME_FILE).stat().st_mtime_ns == mark
 
 
 def test_follow_file_that_somebody_changed_is_asked_for_again(data: Path, root: Path, nobody: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -224,6 +225,28 @@ def test_files_written_by_root_belong_to_the_owner_of_the_folder(store: Satellit
     found = [path.stat() for path in store.folder.rglob("*")]
     assert len(found) >= 8
     assert {(one.st_uid, one.st_gid) for one in found} == {(12345, 12346)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away: needs root")
+@pytest.mark.parametrize("kind", ["link", "second name"])
+def test_root_gives_nobody_a_file_that_only_looks_like_one_of_the_folder(
+    store: SatelliteStore, tmp_path: Path, kind: str
+) -> None:
+    precious = tmp_path / "shadow"
+    precious.write_text("root's")
+    precious.chmod(0o644)
+    store.folder.mkdir()
+    os.chown(store.folder, 4711, 4711)
+    for name in (".lock", "registration.json"):
+        place = store.folder / name
+        place.symlink_to(precious) if kind == "link" else os.link(precious, place)
+
+    with contextlib.suppress(StorageError), store.lock():
+        pass
+    store.secrets.protect(is_encrypted=False)
+
+    assert (precious.stat().st_uid, stat.S_IMODE(precious.stat().st_mode)) == (0, 0o644)
+    assert precious.read_text() == "root's"
 
 
 def test_renewed_registration_remembers_where_it_was_registered(store: SatelliteStore) -> None:
