@@ -116,7 +116,7 @@ def _run_often(shop: Shop, site: SmallSite, runs: int) -> tuple[Memory, list[Row
         before = look(site, site.agent_pids)
         _run(shop)
         spent = Spent(before, look(site, site.agent_pids))
-        (run,) = shop.runs()[-1:]
+        (run,) = shop.runs("COMPLETED")[-1:]
         # The polls of that time are idleness; what they take is shown there.
         crossed = spent.crossed - round(quiet.per_second(quiet.crossed) * spent.wall)
         cpu = spent.cpu - quiet.per_second(quiet.cpu) * spent.wall

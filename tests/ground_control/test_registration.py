@@ -29,7 +29,7 @@ def test_claim_answers_what_the_original_and_our_sites_read(ground_control: Grou
     assert len(body["auth"]["password"]) >= 32
     assert body["state"] == "http://source.test:5000/satellite/satellite-state/edge-1/state:latest"
     assert (body["satellite"], body["work_pool"], body["groups"]) == ("edge-1", "satellite-edge-1", ["shop"])
-    assert body["schedule"] == "*/5 * * * *"
+    assert body["schedule"] == "0 * * * *"
     assert response.headers["Cache-Control"] == "no-store"
 
 

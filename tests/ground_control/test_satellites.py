@@ -158,5 +158,5 @@ def test_every_change_of_a_satellite_is_on_record(ground_control: GroundControl)
         ("user:admin", "token.revoke"),
         ("user:admin", "satellite.delete"),
     ]
-    assert events[2].changes == {"schedule": ["*/5 * * * *", "0 3 * * *"]}
+    assert events[2].changes == {"schedule": ["0 * * * *", "0 3 * * *"]}
     assert token not in str([event.changes for event in events])

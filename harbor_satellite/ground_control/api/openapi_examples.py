@@ -87,7 +87,7 @@ PEOPLE: Final[dict[str, Any]] = {
         "resource": "satellite:shop-12",
         "outcome": "done",
         "reason": "",
-        "changes": {"schedule": ["*/5 * * * *", "0 3 * * *"]},
+        "changes": {"schedule": ["0 * * * *", "0 3 * * *"]},
     },
 }
 GROUPS: Final[dict[str, Any]] = {
@@ -177,6 +177,7 @@ SATELLITES: Final[dict[str, Any]] = {
         "reported_at": _THEN,
         "last_seen": _THEN,
         "is_stale": False,
+        "dropped_receipts": 0,
         "failures": [],
         "decisions": [],
         **{name: value for name, value in _STATUS.items() if name != "activity"},

@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-DEFAULT_SCHEDULE: Final = "*/5 * * * *"
+DEFAULT_SCHEDULE: Final = "0 * * * *"
 """5-field cron; often enough to be useful, seldom enough for a metered link with nothing to do."""
 
 
