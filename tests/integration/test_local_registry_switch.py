@@ -137,6 +137,13 @@ def assert_all_there(registry: HttpRegistry, expected: dict[tuple[str, str], Dig
     assert referrer.digest in expected.values()
 
 
+@pytest.fixture(autouse=True)
+def _zot(request: pytest.FixtureRequest) -> None:
+    """Skip what needs a Zot where there is none."""
+    if request.node.get_closest_marker("zot") and shutil.which("zot") is None:
+        pytest.skip("NOT TESTED: there is no program 'zot' on PATH")
+
+
 @pytest.fixture(params=[pytest.param(("embedded", "zot"), marks=pytest.mark.zot)], ids=["zot"])
 def kinds(request: pytest.FixtureRequest) -> tuple[str, str]:
     first, second = request.param

@@ -178,6 +178,8 @@ SATELLITES: Final[dict[str, Any]] = {
         "last_seen": _THEN,
         "is_stale": False,
         "dropped_receipts": 0,
+        "own_schedule": "",
+        "own_timezone": "",
         "failures": [],
         "decisions": [],
         **{name: value for name, value in _STATUS.items() if name != "activity"},
