@@ -25,7 +25,11 @@ def satellite_deployments(satellite: SatelliteName, cron: str, timezone: str = "
         cron: 5 fields; when it replicates.
         timezone: IANA name; of that schedule.
     """
-    return (replicate_deployment(satellite, cron, timezone), audit_deployment(satellite))
+    return (
+        replicate_deployment(satellite, cron, timezone),
+        audit_deployment(satellite),
+        configure_host_deployment(satellite),
+    )
 
 
 def replicate_deployment(satellite: SatelliteName, cron: str, timezone: str = "UTC") -> DeploymentSpec:
@@ -48,6 +52,17 @@ def audit_deployment(satellite: SatelliteName, cron: str = "") -> DeploymentSpec
     """
     entrypoint = "flows/audit_registry.py:audit_registry"
     return _deployment(satellite, "audit-registry", entrypoint, cron or weekly_cron(satellite))
+
+
+def configure_host_deployment(satellite: SatelliteName) -> DeploymentSpec:
+    """Describe the deployment by which a satellite's runtimes are configured at once, and what became of it is shown.
+
+    Without a schedule: the site's agent looks after them by itself.
+
+    Args:
+        satellite: its name.
+    """
+    return _deployment(satellite, "configure-host", "flows/configure_host.py:configure_host", "")
 
 
 def weekly_cron(satellite: SatelliteName) -> str:

@@ -119,7 +119,7 @@ def _is_as(found: DeploymentResponse, spec: DeploymentSpec) -> bool:
         if isinstance(item.schedule, CronSchedule)
     ]
     return (
-        crons == [(spec.cron, spec.timezone)]
+        crons == ([(spec.cron, spec.timezone)] if spec.cron else [])
         and found.entrypoint == spec.entrypoint
         and found.work_pool_name == spec.work_pool
         and found.parameters == dict(spec.parameters)
@@ -131,14 +131,14 @@ def _apply(client: SyncPrefectClient, spec: DeploymentSpec) -> None:
     with contextlib.suppress(ObjectAlreadyExists):
         template = EdgeWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=spec.work_pool, type=WORKER_TYPE, base_job_template=template))
-    schedule = CronSchedule(cron=spec.cron, timezone=spec.timezone)
+    schedules = [CronSchedule(cron=spec.cron, timezone=spec.timezone)] if spec.cron else []
     client.create_deployment(
         client.create_flow_from_name(spec.flow),
         spec.name,
         work_pool_name=spec.work_pool,
         entrypoint=spec.entrypoint,
         pull_steps=list(PULL_STEPS),
-        schedules=[DeploymentScheduleCreate(schedule=schedule)],
+        schedules=[DeploymentScheduleCreate(schedule=schedule) for schedule in schedules],
         parameters=dict(spec.parameters),
         tags=list(spec.tags),
         concurrency_limit=spec.concurrency_limit,

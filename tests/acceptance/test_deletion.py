@@ -12,7 +12,7 @@ from tests.acceptance.centre import wait_until
 if TYPE_CHECKING:
     from tests.acceptance.centre import Centre
 
-DEPLOYED = {"replicate_state", "audit_registry", "pool"}
+DEPLOYED = {"replicate_state", "audit_registry", "configure_host", "pool"}
 
 
 @pytest.mark.acceptance("A20")

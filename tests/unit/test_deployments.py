@@ -132,7 +132,8 @@ def test_audit_deployment_of_a_satellite_runs_beside_its_replication() -> None:
 def test_satellite_deployments_are_one_of_each_flow() -> None:
     specs = satellite_deployments(satellite_name("shop-17"), "*/5 * * * *")
 
-    assert [spec.flow for spec in specs] == ["replicate-state", "audit-registry"]
+    assert [spec.flow for spec in specs] == ["replicate-state", "audit-registry", "configure-host"]
+    assert [bool(spec.cron) for spec in specs] == [True, True, False]
     assert specs[0].cron == "*/5 * * * *"
 
 
