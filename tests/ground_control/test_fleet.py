@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from harbor_satellite.errors import ConflictError, InvalidInputError, NotFoundError, RemoteError
 from harbor_satellite.ground_control.groups import group_states, groups
-from harbor_satellite.ground_control.models import GroupState, SatelliteStateHistory
+from harbor_satellite.ground_control.models import DEFAULT_SCHEDULE, GroupState, SatelliteStateHistory
 from harbor_satellite.ground_control.satellites import credentials, satellite_states, satellites
 from harbor_satellite.ground_control.satellites.sources import OciSource
 from harbor_satellite.oci.digest import Digest
@@ -133,8 +133,8 @@ def test_lists_are_sorted(session_factory: SessionFactory) -> None:
         assert group_states.list_group_names(session) == ("ops", "shop")
         assert satellite_states.satellites_of_group(session, "shop") == ("edge-1", "edge-2")
         assert satellite_states.satellite_deployments(session) == (
-            satellite_states.SatelliteDeployment("edge-1", "*/5 * * * *", ("shop",)),  # type: ignore[arg-type]
-            satellite_states.SatelliteDeployment("edge-2", "*/5 * * * *", ("ops", "shop")),  # type: ignore[arg-type]
+            satellite_states.SatelliteDeployment("edge-1", DEFAULT_SCHEDULE, ("shop",)),  # type: ignore[arg-type]
+            satellite_states.SatelliteDeployment("edge-2", DEFAULT_SCHEDULE, ("ops", "shop")),  # type: ignore[arg-type]
         )
 
 
