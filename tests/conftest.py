@@ -12,9 +12,9 @@ pytest_plugins = ["tests.fixtures_ground_control", "tests.fixtures_registry"]
 
 _TOGETHER = {"acceptance", "flows", "ground_control"}
 _SECOND_HALF = "test_g"  # of the acceptance tests: they mostly wait, so two centres share the machine
-# Examples are made while other tests share the machine: how long one took says nothing.
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+# Hypothesis without a clock (the machine may be busy) and with the same examples in every run.
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 _FOREIGN_PREFIXES = ("PREFECT_", "HARBOR_SATELLITE_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
 
