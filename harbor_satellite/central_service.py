@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from harbor_satellite.central_automations import apply_automations
-from harbor_satellite.errors import HarborSatelliteError, InvalidInputError
+from harbor_satellite.errors import ConflictError, HarborSatelliteError, InvalidInputError
 from harbor_satellite.ground_control.api.app import create_app
 from harbor_satellite.ground_control.api.context import AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from harbor_satellite.settings import GroundControlSettings
 
 _LOG = logging.getLogger(__name__)
-_PREFECT_START_SECONDS: Final = 90.0
+_PREFECT_START_SECONDS: Final = 240.0  # it is minutes on a small machine that has other things to do as well
 _DEPLOY_SECONDS: Final = 180.0
 _STOP_SECONDS: Final = 5
 _KEEP_ALIVE_SECONDS: Final = 180  # longer than sites wait between two polls: each would be another handshake
@@ -84,6 +84,8 @@ def _check_first_start(settings: GroundControlSettings) -> None:
     try:
         with make_session_factory(engine).begin() as session:
             ensure_first_user(session, _admin_password(settings), datetime.now(UTC))
+    except ConflictError:
+        _LOG.info("first user made by another replica at the same time")
     except InvalidInputError as error:
         raise InvalidInputError(f"{error}: HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD") from error
     finally:
@@ -148,7 +150,7 @@ def prefect_environment(data_dir: Path, retention_days: int = _RETENTION_DAYS) -
         "PREFECT_HOME": str(data_dir / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "30",
-        "PREFECT_SERVER_API_BLOCKS_REGISTER_ON_START": "false",
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         # What grows with every run; Prefect keeps events for a week and runs for ever if nothing is said.
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(retention_days * 24 * 3600),  # seconds

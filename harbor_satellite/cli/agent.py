@@ -10,7 +10,8 @@ import typer
 from pydantic import ValidationError
 
 from harbor_satellite.edge.restarts import CONFIGURATION_ERROR
-from harbor_satellite.errors import InvalidInputError
+from harbor_satellite.edge.services import RESTART_NOW
+from harbor_satellite.errors import InvalidInputError, StorageError
 from harbor_satellite.inputs import refuse_user
 from harbor_satellite.settings import SatelliteSettings
 
@@ -41,7 +42,11 @@ def run(
     except (InvalidInputError, ValidationError) as error:
         run_as_before(_reason(error), given)
         raise
-    run_site(settings, given)
+    try:
+        run_site(settings, given)
+    except StorageError as error:
+        _LOG.error("not started, try again when the disk is better reason=%s advice=%s", error, error.diagnostics())
+        raise typer.Exit(RESTART_NOW) from error
 
 
 def agent() -> None:

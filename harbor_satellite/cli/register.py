@@ -55,7 +55,7 @@ def _given_token(
     settings: SatelliteSettings, token: str, token_file: Path | None, *, is_again: bool
 ) -> TokenSource | None:
     """Return the token that this command line names; None: it names none, and need not."""
-    from harbor_satellite.edge.registration import token_sources  # noqa: PLC0415
+    from harbor_satellite.edge.registration_attempt import token_sources  # noqa: PLC0415
     from harbor_satellite.satellite.registration import read_token  # noqa: PLC0415
     from harbor_satellite.satellite.registration_file import token_source  # noqa: PLC0415
 

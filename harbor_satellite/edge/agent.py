@@ -18,6 +18,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TypeVar
 
 from harbor_satellite.edge.credential import renew_own_credential
+from harbor_satellite.edge.link import lend
 from harbor_satellite.edge.log_lines import adopt_handlers
 from harbor_satellite.edge.own_settings import OwnSettings
 from harbor_satellite.edge.proxy import RunningProxy
@@ -101,10 +102,11 @@ class Agent:
         _LOG.info("stopping")
         for task in (waiting, alive):
             task.cancel()
-        code = await _end_of(working)
-        await self._let_go()
-        stopped("status page", page.stop if page else None)
-        return code
+        try:
+            return await _end_of(working)
+        finally:
+            await self._let_go()
+            stopped("status page", page.stop if page else None)
 
     async def _show_life(self) -> None:
         """Touch a file from the event loop, by which the supervisor sees that it turns."""
@@ -150,6 +152,7 @@ class Agent:
         ca = str(settings.ca or store.registered_by().ca or "")
         proxy = RunningProxy(store, verify=ca or True, renew=lambda: renew_own_credential(self._settings.own))
         proxy.start()
+        lend(proxy.transport)
         os.environ["PREFECT_API_URL"] = proxy.url
         os.environ["PREFECT_API_AUTH_STRING"] = proxy.auth_string  # a header: a URL would be in logs
         return proxy
@@ -176,8 +179,13 @@ class Agent:
         if self._pool and not (proxy and proxy.is_away) and "harbor_satellite.edge.worker" in sys.modules:
             from harbor_satellite.edge.worker import settle_lost_runs  # noqa: PLC0415  (imports Prefect)
 
+            # Prefect's handler sends the lines of a run every two seconds: the last ones may still be here.
+            flushing = asyncio.create_task(in_thread(flush_log))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(settle_lost_runs(self._pool), _SETTLE_SECONDS)
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    await settle_lost_runs(self._pool)
+                    await flushing
+        lend(None)
         if proxy:  # what it holds still for the centre is worth a moment
             proxy.stop(0.0 if proxy.is_away else _DRAIN_SECONDS)
 
@@ -200,6 +208,13 @@ def stopped(name: str, stop: Callable[[], object] | None) -> None:
             stop()
     except Exception:  # noqa: BLE001  (the others are still to be stopped)
         _LOG.exception("%s not stopped", name)
+
+
+def flush_log() -> None:
+    """Have all handlers of the log give away what they hold; whoever calls this need not wait for it."""
+    loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
+    for handler in {handler: None for logger in loggers for handler in getattr(logger, "handlers", ())}:
+        handler.flush()
 
 
 async def _first_of(parts: list[Coroutine[Any, Any, int | None]]) -> int:

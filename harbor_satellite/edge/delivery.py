@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Final
 
 from harbor_satellite.edge.credential import is_refused, open_ground_control
+from harbor_satellite.edge.link import lent
 from harbor_satellite.edge.site import site_facts
 from harbor_satellite.errors import RemoteError, StorageError
 from harbor_satellite.satellite.centre_contact import note_contact
@@ -81,19 +82,20 @@ def leave_receipt(settings: SatelliteSettings, satellite: str = "") -> StatusRep
         StorageError: it cannot be kept.
     """
     store = SatelliteStore(settings.data_dir)
-    report = _compose(settings, store, satellite or store.registration().satellite)
-    _keep_news(store, report)
+    with _alone(store.folder / _SPOOL_LOCK):
+        report = _compose(settings, store, satellite or store.registration().satellite)
+        _keep_news(store, report)
     return report
 
 
 def _keep_news(store: SatelliteStore, report: StatusReport) -> None:
+    """Keep a report that was composed under the spool's lock: else an older one might be kept after a newer."""
     spool = Spool(store.folder)
-    with _alone(store.folder / _SPOOL_LOCK):
-        waiting = spool.waiting()
-        # What waits is looked at first: it goes after it has been noted as taken.
-        before = waiting[-1].digest if waiting else _known(store).digest
-        if report.news_digest != before:
-            spool.add(report)
+    waiting = spool.waiting()
+    # What waits is looked at first: it goes after it has been noted as taken.
+    before = waiting[-1].digest if waiting else _known(store).digest
+    if report.news_digest != before:
+        spool.add(report)
 
 
 def deliver(
@@ -109,7 +111,7 @@ def deliver(
         settings: the site's own.
         satellite: who reports; empty: as registered.
         is_source_tried: see whether the source refuses the credential, if a run met what looks like it.
-        transport: the way to Ground Control; None: an own connection.
+        transport: the way to Ground Control; None: the agent's, or an own connection in any other process.
 
     Raises:
         AuthenticationError: the credential is not good any more.
@@ -118,26 +120,29 @@ def deliver(
     store = SatelliteStore(settings.data_dir)
     with _alone(store.folder / ".delivery.lock"):
         registration = store.registration()
-        report = _compose(settings, store, satellite or registration.satellite)
-        try:
-            _keep_news(store, report)
-        except StorageError as error:  # a disk that is full or read-only is what the centre should hear of
-            _LOG.warning("report not kept reason=%s", error)
-        with open_ground_control(settings, transport) as client:
-            way = _Way(client, store, registration)
-            answer = None
+        name = satellite or registration.satellite
+        with _alone(store.folder / _SPOOL_LOCK):
+            report = _compose(settings, store, name)
             try:
-                answer = way.send_waiting(report)
+                _keep_news(store, report)
+            except StorageError as error:  # a disk that is full or read-only is what the centre should hear of
+                _LOG.warning("report not kept reason=%s", error)
+        with open_ground_control(settings, transport or lent()) as client:
+            way = _Way(client, store, registration)
+            answer, told = None, ""
+            try:
+                answer, told = way.send_waiting()
             except StorageError as error:
                 _LOG.warning("reports that wait not delivered reason=%s", error)
-            is_news = answer is not None
-            if answer is None:
+            if told and told != report.news_digest:  # by what a run has left meanwhile, which is newer
+                report = _compose(settings, store, name)
+            if answer is None or told != report.news_digest:
                 answer = way.send(report)
     applied, now = store.applied(), utc_now()
     is_wanted = answer.is_renewal_due or is_expiring(registration, now, store.registered_at())
     if not is_wanted and is_source_tried and may_be_refused(applied):
         is_wanted = is_refused(settings, registration)
-    return Delivered(report.latest_state_digest, report.image_count, is_wanted, is_news)
+    return Delivered(report.latest_state_digest, report.image_count, is_wanted, bool(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +153,8 @@ class _Way:
     store: SatelliteStore
     registration: Registration
 
-    def send_waiting(self, report: StatusReport) -> ReportAnswer | None:
-        """Deliver what waits; None: the centre has still to be told how the site is now."""
+    def send_waiting(self) -> tuple[ReportAnswer | None, str]:
+        """Deliver what waits; return the last answer, and the digest of what it was given to; None: nothing waited."""
         spool, until = Spool(self.store.folder), time.monotonic() + _LONGEST_SECONDS
         answer, digest = None, ""
         while waiting := spool.waiting():
@@ -172,7 +177,7 @@ class _Way:
                 with contextlib.suppress(StorageError), _alone(self.store.folder / _SPOOL_LOCK):
                     spool.note_told(dropped)
             spool.remove(spooled)
-        return answer if digest == report.news_digest else None
+        return answer, digest
 
     def send(self, report: StatusReport) -> ReportAnswer:
         """Deliver a report of how the site is now: a short one if the centre has the rest."""

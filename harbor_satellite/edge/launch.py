@@ -5,6 +5,7 @@ The process stays the same one, so whoever started it (systemd, a container, a s
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -42,7 +43,7 @@ def run_site(settings: SatelliteSettings, given: Mapping[str, str]) -> NoReturn:
     Raises:
         InvalidInputError: the folder is not for this user, another ``edge run`` is at work in it, or the local
             registry cannot be run as the settings say.
-        StorageError: the disk refuses, and there is no plan from before.
+        StorageError: the disk refuses, or is read-only, and there is no plan from before.
     """
     folder = settings.data_dir.absolute()
     _make_folder(folder)
@@ -135,9 +136,8 @@ def _make_folder(folder: Path) -> None:
 
 def _lock(folder: Path) -> int:
     """Take the folder for this process and what it becomes; the lock goes when that dies, whatever ends it."""
-    path = folder / _LOCK_FILE
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE_FILE)
+        handle = _open_lock(folder / _LOCK_FILE)
     except OSError as error:
         advice = f"; if root once ran it there: chown -R USER {folder}" if isinstance(error, PermissionError) else ""
         raise InvalidInputError(
@@ -148,6 +148,23 @@ def _lock(folder: Path) -> int:
     except OSError as error:
         os.close(handle)
         raise InvalidInputError(f"another `edge run` is at work in {folder}") from error
+    return handle
+
+
+def _open_lock(path: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, _PRIVATE_FILE)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    # An error of the disk has made it read-only: what is there is served, if it was ever served. A lock takes no more
+    # than reading.
+    try:
+        handle = os.open(path, os.O_RDONLY | flags)
+    except FileNotFoundError as error:
+        raise StorageError(f"{path.parent} is on a read-only disk, and no site was ever run there") from error
+    _LOG.error("the disk is read-only: what is there is served, and nothing new comes folder=%s", path.parent)
     return handle
 
 

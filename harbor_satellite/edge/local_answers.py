@@ -29,9 +29,7 @@ _KEPT_MAX: Final = 32
 _KEPT_MAX_BYTES: Final = 64 * 1024  # of one answer
 _HEARTBEAT: Final = re.compile(r"/work_pools/[^/]+/workers/heartbeat")
 _POLL: Final = re.compile(r"/work_pools/[^/]+/get_scheduled_flow_runs")
-_KEPT: Final = re.compile(
-    r"/(?:work_pools|work_queues|deployments|flows)/[0-9A-Za-z._-]+|/admin/version|/admin/storage"
-)
+_KEPT: Final = re.compile(r"/(?:work_pools|work_queues|deployments|flows)/[0-9A-Za-z._-]+|/admin/version")
 _SOON_OLD: Final = "/deployments/"
 """Read several times at the start of a run, and never stale in the next one."""
 _SOON_SECONDS: Final = 60.0
@@ -47,6 +45,14 @@ _NO_CSRF: Final[Answer] = (
     {"content-type": "application/json"},
     b'{"detail":"CSRF protection is disabled."}',
 )
+_NO_STORAGE: Final[Answer] = (
+    200,
+    {"content-type": "application/json"},
+    b'{"default_result_storage_block_id":null}',
+)
+"""Results stay at the site: the gateway says so to whoever asks."""
+_KNOWN: Final = {"/csrf-token": _NO_CSRF, "/admin/storage": _NO_STORAGE}
+"""Asked for in every run, and answered in the same way by every centre."""
 
 
 class LocalAnswers:
@@ -94,8 +100,8 @@ class LocalAnswers:
             return (204, {}, b"") if is_heard else None
         if method != "GET":
             return None
-        if path == "/csrf-token":
-            return _NO_CSRF
+        if path in _KNOWN:
+            return _KNOWN[path]
         kept = self._kept.get(path)
         fresh = _SOON_SECONDS if path.startswith(_SOON_OLD) else _FRESH_SECONDS
         return kept[0] if kept and now - kept[1] < fresh else None

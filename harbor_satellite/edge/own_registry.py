@@ -8,18 +8,23 @@ runs, whatever a setting was changed to meanwhile, and content is not lost when 
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
 import shutil
-from dataclasses import dataclass, replace
+import threading
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
+from harbor_satellite.edge.registry_root import KnownRoot
 from harbor_satellite.errors import InvalidInputError, OtherMachineError, StorageError
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator, set_password
+from harbor_satellite.registry.layout_files import storage_errors
 from harbor_satellite.satellite.store import SatelliteStore
 
 if TYPE_CHECKING:
@@ -30,11 +35,16 @@ if TYPE_CHECKING:
 FOLDER: Final = "registry"
 """In the satellite's folder: everything about the registry that the agent runs, its content too unless set."""
 _CURRENT: Final = "current.json"
-_WRITER: Final = "registry/writer.json"  # of the satellite's folder, which secrets are encrypted for
+# Of the satellite's folder, which secrets are encrypted for.
+_WRITER: Final = "registry/writer.json"
+_EXTERNAL: Final = "registry/external.json"
 HTPASSWD: Final = "htpasswd"
 WRITER: Final = "satellite"
+WATCHER: Final = "watchdog"
 _SECRET_BYTES: Final = 32
 
+CHANGING: Final = threading.Lock()
+"""Held while the record of what serves, or the plan, is read and written: threads of the agent may do so at once."""
 MANAGED: Final = ("zot", "embedded")
 """Kinds of registry that the agent itself runs."""
 
@@ -89,6 +99,8 @@ class Current:
     """Since when content could not be taken over because the registry that serves does not answer."""
     problem: str = ""
     """Why the registry could not be set up as the settings say; empty: it is."""
+    known_root: KnownRoot | None = None
+    """The root that served last, if it is on a disk of its own."""
 
 
 def registry_folder(data_dir: Path) -> Path:
@@ -103,16 +115,35 @@ def load_current(data_dir: Path) -> Current | None:
         StorageError: the file is damaged.
     """
     current = SatelliteStore(registry_folder(data_dir)).parsed(_CURRENT, _current)
-    if current is None or not current.place.is_managed:
-        return current
-    # Its password is the writer's: it is on disk once, where it may be encrypted.
-    return replace(current, access=replace(current.access, credentials=known_writer(data_dir)))
+    if current is None:
+        return None
+    # Its password is elsewhere: where it may be encrypted.
+    credentials = _known(data_dir, _WRITER if current.place.is_managed else _EXTERNAL)
+    return replace(current, access=replace(current.access, credentials=credentials))
 
 
 def save_current(data_dir: Path, current: Current) -> None:
-    """Keep what serves; nothing is written if it is the same."""
-    if load_current(data_dir) != current:
-        SatelliteStore(registry_folder(data_dir)).write_document(_CURRENT, _current_json(current))
+    """Keep what serves; nothing is written if it is the same.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    if not current.place.is_managed:
+        _keep_external(data_dir, current.access.credentials)
+    store, document = SatelliteStore(registry_folder(data_dir)), _current_json(current)
+    if store.read_document(_CURRENT) != document:
+        store.write_document(_CURRENT, document)
+
+
+def _keep_external(data_dir: Path, credentials: Credentials | None) -> None:
+    """Keep how this site logs in to somebody else's registry: the settings may name another one by the next run."""
+    if credentials == _known(data_dir, _EXTERNAL):
+        return
+    if credentials:
+        SatelliteStore(data_dir).write_secret(_EXTERNAL, _user_json(credentials))
+    else:
+        with storage_errors(data_dir, "forgetting a log-in"):
+            (data_dir / _EXTERNAL).unlink(missing_ok=True)
 
 
 def wanted_place(settings: SatelliteSettings, current: Current | None) -> Place:
@@ -149,14 +180,27 @@ def writer(data_dir: Path) -> Credentials:
     Raises:
         StorageError: the files cannot be read or written.
     """
-    folder = registry_folder(data_dir)
     credentials = known_writer(data_dir)
     if credentials is None:
         credentials = Credentials(WRITER, SecretStr(secrets.token_urlsafe(_SECRET_BYTES)))
-        document = {"username": WRITER, "password": credentials.password.get_secret_value()}
-        SatelliteStore(data_dir).write_secret(_WRITER, document)
-    password = credentials.password.get_secret_value()
-    htpasswd = folder / HTPASSWD
+        SatelliteStore(data_dir).write_secret(_WRITER, _user_json(credentials))
+    return _user(data_dir, credentials)
+
+
+def watcher(data_dir: Path) -> Credentials:
+    """Return who may only read from the registry that the agent runs: always the same one, without a file of its own.
+
+    Raises:
+        StorageError: the files cannot be read or written.
+    """
+    secret = writer(data_dir).password.get_secret_value()
+    password = hmac.new(secret.encode(), WATCHER.encode(), hashlib.sha256).hexdigest()  # from which none leads back
+    return _user(data_dir, Credentials(WATCHER, SecretStr(password)))
+
+
+def _user(data_dir: Path, credentials: Credentials) -> Credentials:
+    """Return a user of the registry that the agent runs, who is one from here on."""
+    htpasswd, password = registry_folder(data_dir) / HTPASSWD, credentials.password.get_secret_value()
     if not htpasswd.exists() or not HtpasswdAuthenticator(htpasswd).verify(credentials.username, password):
         set_password(htpasswd, credentials.username, password, is_random=True)
     return credentials
@@ -168,16 +212,24 @@ def known_writer(data_dir: Path) -> Credentials | None:
     Raises:
         StorageError: the file cannot be read.
     """
+    return _known(data_dir, _WRITER)
+
+
+def _known(data_dir: Path, name: str) -> Credentials | None:
     try:
-        document = SatelliteStore(data_dir).read_secret(_WRITER)
+        document = SatelliteStore(data_dir).read_secret(name)
     except OtherMachineError:
-        return None  # the disk was moved: a new one does as well
+        return None  # the disk was moved: a new one does as well, or the settings say it again
     if document is None:
         return None
     try:
         return Credentials(str(document["username"]), SecretStr(str(document["password"])))
     except KeyError:
-        raise StorageError(f"{data_dir / _WRITER} is damaged: remove it, and it is made anew") from None
+        raise StorageError(f"{data_dir / name} is damaged: remove it, and it is made anew") from None
+
+
+def _user_json(credentials: Credentials) -> dict[str, str]:
+    return {"username": credentials.username, "password": credentials.password.get_secret_value()}
 
 
 def with_access(settings: SatelliteSettings, access: Access) -> SatelliteSettings:
@@ -204,17 +256,16 @@ def _current(document: Mapping[str, Any] | None) -> Current | None:
     if document is None:
         return None
     place, access, following = document["place"], document["access"], document["next"]
-    username, since = access["username"], document["unreachable_since"]
+    since, known = document["unreachable_since"], document.get("known_root")
     return Current(
         place=Place(**place),
-        access=Access(
-            access["url"], Credentials(username, SecretStr(access["password"])) if username else None, access["ca"]
-        ),
+        access=Access(access["url"], None, access["ca"]),
         left=tuple(Left(item["root"], datetime.fromisoformat(item["at"])) for item in document["left"]),
         next=Place(**following) if following else None,
         next_port=int(document["next_port"]),
         unreachable_since=datetime.fromisoformat(since) if since else None,
         problem=str(document["problem"]),
+        known_root=KnownRoot(**known) if known else None,
     )
 
 
@@ -222,19 +273,14 @@ def _current_json(current: Current) -> dict[str, Any]:
     def place(one: Place | None) -> dict[str, str] | None:
         return {"kind": one.kind, "root": one.root, "url": one.url} if one else None
 
-    credentials = current.access.credentials
     since = current.unreachable_since
     return {
         "place": place(current.place),
-        "access": {
-            "url": current.access.url,
-            "username": credentials.username if credentials else "",
-            "password": credentials.password.get_secret_value() if credentials and not current.place.is_managed else "",
-            "ca": current.access.ca,
-        },
+        "access": {"url": current.access.url, "ca": current.access.ca},
         "left": [{"root": left.root, "at": left.at.isoformat()} for left in current.left],
         "next": place(current.next),
         "next_port": current.next_port,
         "unreachable_since": since.isoformat() if since else None,
         "problem": current.problem,
+        "known_root": asdict(current.known_root) if current.known_root else None,
     }

@@ -12,13 +12,13 @@ from pydantic import ValidationError
 
 from harbor_satellite.edge.site import effective_settings
 from harbor_satellite.errors import HarborSatelliteError
+from harbor_satellite.satellite.files import file_mark
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings
 from harbor_satellite.settings.satellite import env_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _LOG = logging.getLogger(__name__)
 _FROM_CENTRE: Final = "site-config.json"
@@ -49,7 +49,7 @@ class OwnSettings:
 
     def look(self) -> bool:
         """Read anew what has changed on disk since the last look; tell whether a setting has."""
-        mark = tuple(map(_mark, self._files))
+        mark = tuple(map(file_mark, self._files))
         if mark == self._mark:
             return False
         self._mark = mark
@@ -84,11 +84,3 @@ def _said(error: Exception) -> str:
         problems = error.errors(include_input=False, include_url=False)
         return "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems)
     return str(error)
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

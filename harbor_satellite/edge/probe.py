@@ -6,6 +6,7 @@ so that a peer that dribbles would pass for a living one. TLS is imported where 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from urllib.parse import SplitResult
 
     from harbor_satellite.edge.services import Probe
 
@@ -23,6 +25,7 @@ _HEAD_MAX_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 64 * 1024
 _HTTPS_PORT: Final = 443
 _HTTP_PORT: Final = 80
+_ANY_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 
 
 class Asker:
@@ -68,27 +71,43 @@ def is_answered(probe: Probe) -> bool:
 def _ask(probe: Probe, deadline: float) -> bool:
     url = urlsplit(probe.url)
     is_tls = url.scheme == "https"
-    address = (url.hostname or "", url.port or (_HTTPS_PORT if is_tls else _HTTP_PORT))
-    target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
-    lines = [f"GET {target} HTTP/1.0", f"Host: {url.netloc.rpartition('@')[2]}", "User-Agent: harbor-satellite"]
-    lines += [f"{name}: {value}" for name, value in probe.headers.items()]
-    with (
-        socket.create_connection(address, timeout=_left(deadline)) as plain,
-        _wrapped(plain, deadline) if is_tls else plain as channel,
-    ):
-        channel.settimeout(_left(deadline))
-        channel.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        return _reads_answer(channel, deadline)
+    address = (probe.address or url.hostname or "", url.port or (_HTTPS_PORT if is_tls else _HTTP_PORT))
+    with socket.create_connection(address, timeout=_left(deadline)) as plain:
+        if is_tls:
+            return _is_answered_over_tls(plain, url, probe, deadline)
+        return _is_request_answered(plain, url, probe, deadline)
 
 
-def _wrapped(plain: socket.socket, deadline: float) -> socket.socket:
+def _is_answered_over_tls(plain: socket.socket, url: SplitResult, probe: Probe, deadline: float) -> bool:
     import ssl  # noqa: PLC0415  (6 MB of a process that is to be small)
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # it is asked whether it lives, not who it is
+    if probe.certificate:
+        # The certificate is trusted itself, whoever issued it, for its names and at any time: one that has run out is
+        # no reason to end who serves by it, the clients will say it.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _ANY_TIME
+        with contextlib.suppress(OSError):  # the file is being replaced: nobody is trusted
+            context.load_verify_locations(probe.certificate)
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     plain.settimeout(_left(deadline))
-    return context.wrap_socket(plain)
+    try:
+        channel = context.wrap_socket(plain, server_hostname=url.hostname)
+    except ssl.SSLCertVerificationError:
+        # It lives, with another certificate: the file may be newer than the process. A stranger is told no password.
+        return True
+    with channel:
+        return _is_request_answered(channel, url, probe, deadline)
+
+
+def _is_request_answered(channel: socket.socket, url: SplitResult, probe: Probe, deadline: float) -> bool:
+    target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+    lines = [f"GET {target} HTTP/1.0", f"Host: {url.netloc.rpartition('@')[2]}", "User-Agent: harbor-satellite"]
+    lines += [f"{name}: {value}" for name, value in probe.headers.items()]
+    channel.settimeout(_left(deadline))
+    channel.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+    return _reads_answer(channel, deadline)
 
 
 def _reads_answer(channel: socket.socket, deadline: float) -> bool:

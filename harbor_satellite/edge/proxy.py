@@ -50,6 +50,7 @@ _FRAME_MAX_BYTES: Final = 4 * 1024 * 1024  # a larger one ends the websocket, an
 _GREETING_SECONDS: Final = 10.0
 _NOT_FOUND: Final = 404
 _TOO_LARGE: Final = 413
+_CLOSED: Final = 499  # which nobody reads
 _POLICY: Final = 1008
 
 
@@ -125,6 +126,8 @@ class EdgeProxy:
         agent, body = Headers(scope=scope).get("user-agent", ""), bytearray()
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":  # what has come of it is no request
+                return _CLOSED, {}, b""
             body += message.get("body", b"")
             if len(body) > _BODY_MAX_BYTES:
                 return _TOO_LARGE, {}, b""
@@ -177,8 +180,8 @@ class EdgeProxy:
             # Nothing ever comes out: a thread can neither be cancelled nor suspended, and who listens does not poll.
             if scope["path"] != _EVENTS_IN or not _frame(message):
                 continue
-            if len(message["text"]) > _EVENT_MAX_BYTES:
-                _LOG.warning("event dropped, it is too large characters=%d", len(message["text"]))
+            if (size := len(message["text"].encode("utf-8", "replace"))) > _EVENT_MAX_BYTES:
+                _LOG.warning("event dropped, it is too large bytes=%d", size)
             else:
                 await self._events.put(message["text"])
 

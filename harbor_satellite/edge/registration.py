@@ -1,6 +1,6 @@
-"""A site's registration as its processes care for it: where the token comes from, and waiting until it is good.
+"""Trying to register a site until it is: for the agent as long as it takes, for a command as long as somebody waits.
 
-What must not live here: the claim itself (``satellite/registration.py``), the dropped file's format.
+What must not live here: one try, and where its token comes from (``registration_attempt.py``).
 """
 
 from __future__ import annotations
@@ -11,35 +11,24 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge.registration_attempt import attempt
 from harbor_satellite.errors import (
-    AuthenticationError,
     ConflictError,
     HarborSatelliteError,
     InvalidInputError,
-    NotFoundError,
     RemoteError,
-    StorageError,
     TokenRefusedError,
 )
 from harbor_satellite.satellite.centre_contact import note_contact
-from harbor_satellite.satellite.ground_control_client import GroundControlClient
+from harbor_satellite.satellite.files import file_mark
 from harbor_satellite.satellite.machine_key import check_encryption
-from harbor_satellite.satellite.registration import note_refusal, read_token, refusal, register
-from harbor_satellite.satellite.registration_file import (
-    TokenSource,
-    dropped_source,
-    keep_ca,
-    remove_registration_file,
-    token_source,
-    warn_if_readable,
-)
-from harbor_satellite.satellite.store import RegisteredBy, SatelliteStore
+from harbor_satellite.satellite.store import SatelliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
     from threading import Event
 
+    from harbor_satellite.satellite.registration_file import TokenSource
     from harbor_satellite.settings import SatelliteSettings
     from harbor_satellite.state.wire import Registration
 
@@ -51,12 +40,6 @@ _REFUSED_WAIT_SECONDS: Final = 3600.0
 _BUSY_WAIT_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 5.0
 """So soon a file that is dropped, or a registration by hand, is seen."""
-_SAID: Final[list[str]] = []
-"""Why the dropped file was not read the last time."""
-_NOTHING_GIVEN: Final = (
-    "no one-time token: drop {file}, give HARBOR_SATELLITE_TOKEN or HARBOR_SATELLITE_TOKEN_FILE, "
-    "or run `harbor-satellite edge register`"
-)
 
 
 class StoppedError(HarborSatelliteError):
@@ -144,135 +127,6 @@ def register_now(
         waited, wait_seconds = waited + seconds, min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
 
 
-def attempt(
-    settings: SatelliteSettings, store: SatelliteStore, given: TokenSource | None = None, *, is_again: bool = False
-) -> tuple[Registration, bool]:
-    """Try once to have a registration; see ``register_now``."""
-    with store.credentials_lock():
-        store.secrets.protect(is_encrypted=settings.is_encrypted)
-        present = _present(settings, store, is_again=is_again)
-        if present is None or is_again:
-            return _first_accepted(settings, store, [given] if given else token_sources(settings), present)
-        dropped = _new_token(settings, store)
-        if dropped is None:
-            _tidy(settings, store)
-            return present, False
-        try:
-            return _first_accepted(settings, store, [dropped], present)
-        except TokenRefusedError:
-            return present, False  # it may be let in again as it is: what works of it goes on
-
-
-def new_token_given(settings: SatelliteSettings) -> bool:
-    """Tell whether ``ensure_registered`` would claim anew: this site is refused, and a new token was dropped."""
-    return _new_token(settings, SatelliteStore(settings.data_dir)) is not None
-
-
-def token_sources(settings: SatelliteSettings) -> Iterator[TokenSource]:
-    """Give every token that the settings and the registration file have, the one to try first first.
-
-    Raises:
-        InvalidInputError: the one whose turn it is cannot be read, or is none.
-    """
-    if settings.token.get_secret_value():
-        yield token_source(settings.token, "HARBOR_SATELLITE_TOKEN")
-    if settings.token_file:
-        yield token_source(read_token(settings.token, settings.token_file), str(settings.token_file))
-    if dropped := dropped_source(settings.registration_file):
-        warn_if_readable(settings.registration_file)
-        yield dropped
-
-
-def _new_token(settings: SatelliteSettings, store: SatelliteStore) -> TokenSource | None:
-    refused = refusal(store)
-    dropped = _readable_drop(settings) if refused else None
-    if refused is None or dropped is None:
-        return None
-    return None if dropped.digest in {refused.token_digest, store.registered_by().token_digest} else dropped
-
-
-def _readable_drop(settings: SatelliteSettings) -> TokenSource | None:
-    try:
-        dropped = dropped_source(settings.registration_file)
-    except InvalidInputError as error:
-        # Asked every half minute, for as long as somebody takes to see it.
-        _LOG.log(logging.DEBUG if [str(error)] == _SAID else logging.WARNING, "no new token: %s", error)
-        _SAID[:] = [str(error)]
-        return None
-    _SAID.clear()
-    return dropped
-
-
-def _present(settings: SatelliteSettings, store: SatelliteStore, *, is_again: bool) -> Registration | None:
-    try:
-        return store.registration()
-    except NotFoundError:
-        return None
-    except StorageError as error:
-        # Asked for by hand, or by the file: then what cannot be read here is given up.
-        if not is_again and _readable_drop(settings) is None:
-            raise
-        _LOG.warning("registering anew: %s", error)
-        return None
-
-
-def _first_accepted(
-    settings: SatelliteSettings, store: SatelliteStore, sources: Iterable[TokenSource], present: Registration | None
-) -> tuple[Registration, bool]:
-    known, used_digest = refusal(store), store.registered_by().token_digest
-    refused: list[str] = []
-    is_used = False
-    for source in sources:
-        if present and known is None and source.digest == used_digest:
-            is_used = True  # this site has registered with it: it would be refused
-            continue
-        try:
-            return _claim(settings, store, source), True
-        except TokenRefusedError as error:
-            refused.append(str(error))
-            # A wrong token is no refusal of a site that is registered well.
-            is_told = (known or present is None) and note_refusal(store, str(error), datetime.now(UTC), source.digest)
-            _LOG.log(logging.ERROR if is_told else logging.DEBUG, "%s; %s", error, error.diagnostics())
-    if present and is_used and not refused:
-        return present, False
-    if refused:
-        raise TokenRefusedError("; ".join(refused))
-    raise InvalidInputError(_NOTHING_GIVEN.format(file=settings.registration_file))
-
-
-def _claim(settings: SatelliteSettings, store: SatelliteStore, source: TokenSource) -> Registration:
-    known = store.registered_by()
-    url = settings.ground_control_url or source.ground_control_url or known.ground_control_url
-    if not url:
-        raise InvalidInputError("no Ground Control: give --ground-control or HARBOR_SATELLITE_GROUND_CONTROL_URL")
-    ca = settings.ca or keep_ca(source.ca, store.folder)
-    ca_file = str(ca.absolute()) if ca else (known.ca if url == known.ground_control_url else "")
-    by = RegisteredBy(url, ca_file, source.digest)
-    try:
-        with GroundControlClient(url, verify=ca_file or True) as client:
-            registration = register(client, store, source.token, is_again=True, registered_by=by)
-    except AuthenticationError as error:
-        message = f"{url} refused the one-time token of {source.place}: it is unknown, used, revoked or expired"
-        raise TokenRefusedError(message) from error
-    if source.file:
-        remove_registration_file(source.file)
-    return registration
-
-
-def _tidy(settings: SatelliteSettings, store: SatelliteStore) -> None:
-    """Remove the registration file if its token is the one that was used: the removal was cut off."""
-    path = settings.registration_file
-    try:
-        dropped = dropped_source(path)
-    except InvalidInputError as error:
-        _LOG.warning("registered already; %s", error)
-        return
-    if dropped and dropped.digest == store.registered_by().token_digest:
-        remove_registration_file(path)
-    elif dropped:
-        _LOG.warning("registered already, so %s is left alone: `edge register --again` uses it", path)
-
-
 def _wait_seconds(error: HarborSatelliteError, wait_seconds: float) -> float:
     if isinstance(error, ConflictError):
         return _BUSY_WAIT_SECONDS
@@ -292,12 +146,4 @@ def _rest(settings: SatelliteSettings, stopping: Event, seconds: float, mark: ob
 def _mark(settings: SatelliteSettings) -> tuple[object, ...]:
     """Return what is another if somebody drops a token, or registers this site by hand."""
     paths = (settings.registration_file, settings.token_file, settings.data_dir / "registration.json")
-    return tuple(_seen(path) for path in paths if path)
-
-
-def _seen(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+    return tuple(file_mark(path) for path in paths if path)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge.left_roots import also_left
 from harbor_satellite.edge.own_registry import (
+    CHANGING,
     Access,
     Current,
-    Left,
     Place,
     access_of,
     load_current,
@@ -25,6 +25,7 @@ from harbor_satellite.edge.own_registry import (
     wanted_place,
     writer,
 )
+from harbor_satellite.edge.registry_probe import probe_of
 from harbor_satellite.edge.registry_process import (
     CLI,
     LOOPBACK,
@@ -37,9 +38,9 @@ from harbor_satellite.edge.registry_process import (
     program_of,
     reachable,
 )
+from harbor_satellite.edge.registry_root import RootAwayError, check_root
 from harbor_satellite.edge.services import (
     ALIVE_FILE,
-    Probe,
     Service,
     ServicePlan,
     read_plan,
@@ -50,9 +51,7 @@ from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, Sto
 from harbor_satellite.processes import check_port_is_free
 from harbor_satellite.registry.layout_root import find_repositories
 from harbor_satellite.satellite.disk import DiskGuard
-from harbor_satellite.satellite.generations import load_generations
 from harbor_satellite.satellite.inventory import roots_of
-from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.satellite.room import check_second_copy
 from harbor_satellite.satellite.site_config import load_site_config
 from harbor_satellite.satellite.store import SatelliteStore
@@ -62,8 +61,6 @@ if TYPE_CHECKING:
     from harbor_satellite.settings import SatelliteSettings
 
 _LOG = logging.getLogger(__name__)
-CHANGING: Final = threading.Lock()
-"""Held while the record of what serves is read and written: two threads of the agent may set up the registry."""
 REGISTRY: Final = "registry"
 NEXT: Final = "registry-next"
 """Takes the content over while the other one serves."""
@@ -82,20 +79,26 @@ def make_services(settings: SatelliteSettings) -> ServicePlan:
         InvalidInputError: there is no registry yet, and it cannot be run as the settings say.
         StorageError: the disk refuses.
     """
+    with CHANGING:
+        return _made(settings)
+
+
+def _made(settings: SatelliteSettings) -> ServicePlan:
     data_dir = settings.data_dir.absolute()
     store = SatelliteStore(data_dir)
     site = with_site_config(settings)
-    with CHANGING:
-        before = load_current(data_dir)
-        try:
-            current, services = _set_up(site, store, before)
-        except HarborSatelliteError as error:
-            if before is None:
-                raise
-            current, services = replace(before, problem=str(error)), _as_before(site, store, before)
-        if current.problem and (before is None or before.problem != current.problem):
-            _LOG.error("registry stays as it was reason=%s", current.problem)
-        save_current(data_dir, current)
+    before = load_current(data_dir)
+    try:
+        current, services = _set_up(site, store, before)
+    except HarborSatelliteError as error:
+        if before is None:
+            raise
+        # One whose disk is away must not run: it would hold nothing, and be filled in the wrong place.
+        services = [] if isinstance(error, RootAwayError) else _as_before(site, store, before)
+        current = replace(before, problem=str(error))
+    if current.problem and (before is None or before.problem != current.problem):
+        _LOG.error("registry %s reason=%s", "stays as it was" if services else "does not run", current.problem)
+    save_current(data_dir, current)
     after: list[Service] = []
     if "docker" in site.runtimes:  # last: nobody waits for a port 80 that may not be ours to have
         after = [forward_of(current.access.url, current.access.ca)]
@@ -186,12 +189,13 @@ def refresh_plan(settings: SatelliteSettings) -> ServicePlan:
         StorageError: the disk refuses; the plan stays.
     """
     folder = settings.data_dir.absolute()
-    plan = make_services(settings)
-    try:
-        if _running(folder) != plan.services:
-            write_plan(folder, plan)
-    except OSError as error:
-        raise StorageError(f"cannot write the plan of services in {folder}: {error}") from error
+    with CHANGING:  # else an older plan, of another thread, could be written after this one
+        plan = _made(settings)
+        try:
+            if _running(folder) != plan.services:
+                write_plan(folder, plan)
+        except OSError as error:
+            raise StorageError(f"cannot write the plan of services in {folder}: {error}") from error
     return plan
 
 
@@ -203,31 +207,6 @@ def registry_problem(data_dir: Path) -> str:
     """
     current = load_current(data_dir)
     return current.problem if current else ""
-
-
-def probe_of(settings: SatelliteSettings, store: SatelliteStore) -> Probe | None:
-    """Return what a registry that is well answers: a manifest that the site itself put there, or else ``/v2/``.
-
-    Args:
-        settings: the site's.
-        store: its record.
-
-    Returns:
-        None if the agent runs no registry.
-    """
-    current = load_current(settings.data_dir)
-    return _probe(settings, store, current.access) if current and current.place.is_managed else None
-
-
-def _probe(site: SatelliteSettings, store: SatelliteStore, access: Access) -> Probe:
-    headers = {"Accept": "*/*"}
-    if not site.registry_anonymous_read and access.credentials:
-        headers["Authorization"] = access.credentials.basic
-    generation = load_generations(store).current
-    # Always the same one as long as it is there: every other probe would be another plan.
-    found = min(generation.contents(), default=None) if generation else None
-    path = f"{found[0]}/manifests/{found[1]}" if found else ""
-    return Probe(f"{access.url}/v2/{path}", headers)
 
 
 def _settled(site: SatelliteSettings, store: SatelliteStore, before: Current | None, wanted: Place) -> Current:
@@ -258,13 +237,6 @@ def _first_place(site: SatelliteSettings, store: SatelliteStore, wanted: Place) 
     return wanted
 
 
-def also_left(left: tuple[Left, ...], place: Place) -> tuple[Left, ...]:
-    """Note that a place does not serve any more."""
-    if not place.root:
-        return left
-    return (*(one for one in left if one.root != place.root), Left(place.root, utc_now()))
-
-
 def _has_content(site: SatelliteSettings, store: SatelliteStore, place: Place) -> bool:
     """Tell whether something would be lost: what the site put there, or at a registry of its own anybody."""
     if place.is_managed:
@@ -275,6 +247,7 @@ def _has_content(site: SatelliteSettings, store: SatelliteStore, place: Place) -
 def _registry(
     site: SatelliteSettings, store: SatelliteStore, current: Current, before: Current | None
 ) -> tuple[Current, Service]:
+    known_root = check_root(Path(current.place.root), site.data_dir, current.known_root)
     listening = listening_of(site)
     # At its old port, the one who listens is our own registry, whatever else has changed; unless that does not run.
     is_at_its_port = before is not None and before.place.is_managed and before.access.url.endswith(f":{listening.port}")
@@ -282,7 +255,9 @@ def _registry(
         _check_port(site, listening)
     access = Access(listening.url, writer(site.data_dir), ca_of(site))
     service = process_of(REGISTRY, site, current.place, listening)
-    return replace(current, access=access), replace(service, probe=_probe(site, store, access))
+    return replace(current, access=access, known_root=known_root), replace(
+        service, probe=probe_of(site, store, listening)
+    )
 
 
 def _is_down(data_dir: Path) -> bool:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
+import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge.left_roots import also_left, is_ours, remove_left, remove_root
 from harbor_satellite.edge.own_registry import (
+    CHANGING,
     Access,
     Current,
     Place,
@@ -29,18 +31,15 @@ from harbor_satellite.edge.own_registry import (
 )
 from harbor_satellite.edge.registry_process import LOOPBACK
 from harbor_satellite.edge.registry_service import (
-    CHANGING,
     REGISTRY,
-    also_left,
     refresh_plan,
     registry_problem,
     with_site_config,
 )
 from harbor_satellite.edge.services import read_sightings
-from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, RemoteError
+from harbor_satellite.errors import HarborSatelliteError, InvalidInputError, RemoteError, StorageError
 from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
-from harbor_satellite.registry.layout_files import storage_errors
 from harbor_satellite.satellite.adoption import AdoptionOptions, adopt, check_answers, look_again
 from harbor_satellite.satellite.adoption_journal import AdoptionJournal
 from harbor_satellite.satellite.adoption_source import LeftRegistryError
@@ -49,7 +48,7 @@ from harbor_satellite.satellite.replication import utc_now
 from harbor_satellite.satellite.store import SatelliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from harbor_satellite.satellite.adoption import Adopted
     from harbor_satellite.settings import SatelliteSettings
@@ -58,7 +57,7 @@ _LOG = logging.getLogger(__name__)
 _START_SECONDS: Final = 90.0
 """For a registry to answer after it is in the plan: a small machine that is busy takes long."""
 _POLL_SECONDS: Final = 0.2
-_LEFT_STAYS: Final = timedelta(hours=48)
+_SAY_SECONDS: Final = 300.0
 _GIVE_UP: Final = timedelta(minutes=15)
 """So long is a registry that holds the content waited for; then the site goes on without it, from the source."""
 
@@ -66,7 +65,8 @@ _GIVE_UP: Final = timedelta(minutes=15)
 def switch_if_needed(settings: SatelliteSettings, *, sleep: Callable[[float], None] = time.sleep) -> bool:
     """Move the site to the registry that its settings want, if it is on another; may take as long as copying takes.
 
-    Holds the site's lock. For a thread of the agent: after its start, after each run and each change of settings.
+    Holds the site's lock. For a thread of the agent that nobody waits for: after its start, after each run and each
+    change of settings.
 
     Args:
         settings: the site's own, read anew, without the centre's config.
@@ -88,7 +88,7 @@ def switch_if_needed(settings: SatelliteSettings, *, sleep: Callable[[float], No
         return False
     wanted = wanted_place(site, current)
     if wanted == current.place:
-        _remove_left(site, current)
+        remove_left(site, current)
         return False
     store = SatelliteStore(site.data_dir)
     with store.lock():
@@ -137,6 +137,7 @@ def _take_over(
         new = stack.enter_context(_open(_access_to_next(site, current)))
         if wanted.is_managed:
             _wait_for(new, sleep)
+        stack.enter_context(saying_how_far(_journal(site, wanted)))
         adopted = adopt(old, new, store, options)
     _LOG.info(
         "taken over images=%d bytes=%d left_behind=%d",
@@ -147,6 +148,23 @@ def _take_over(
     return adopted
 
 
+@contextmanager
+def saying_how_far(journal: AdoptionJournal, every_seconds: float = _SAY_SECONDS) -> Iterator[None]:
+    """Log now and then how far a copy is that may take hours."""
+    ended = threading.Event()
+
+    def say() -> None:
+        while not ended.wait(every_seconds):
+            with suppress(StorageError):  # who writes it says so
+                _LOG.info("still taking over tags=%d", len(journal.noted()))
+
+    threading.Thread(target=say, name="how-far", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 def _begin(site: SatelliteSettings, wanted: Place) -> Current:
     """Note that content goes to another place; one that was left before begins empty: it may hold what was deleted."""
     with CHANGING:
@@ -154,8 +172,8 @@ def _begin(site: SatelliteSettings, wanted: Place) -> Current:
         if current is None:  # pragma: no cover  (somebody removed it just now)
             raise RemoteError("the record of this site's registry is gone", retryable=True)
         if current.next is None and any(left.root == wanted.root for left in current.left):
-            if _is_ours(site, wanted.root):
-                _remove(Path(wanted.root))
+            if is_ours(site, wanted.root):
+                remove_root(Path(wanted.root))
             else:
                 _LOG.warning("taking over into a root that is not empty root=%s", wanted.root)
         left = tuple(one for one in current.left if one.root != wanted.root)
@@ -184,7 +202,8 @@ def _move(site: SatelliteSettings, wanted: Place, adopted: Adopted | None) -> No
         current = load_current(site.data_dir)
         if current is None:  # pragma: no cover  (as above)
             raise RemoteError("the record of this site's registry is gone", retryable=True)
-        left = current.left
+        # The settings may have changed, and been followed, while this was copied.
+        left = tuple(one for one in current.left if one.root != wanted.root)
         if adopted and not adopted.left_behind:
             left = also_left(left, current.place)
             _LOG.info("moved from=%s to=%s", _shown(current.place), _shown(wanted))
@@ -250,31 +269,6 @@ def _wait_until_it_serves(site: SatelliteSettings, before: int, sleep: Callable[
             _wait_for(registry, sleep)
         except HarborSatelliteError as error:
             _LOG.warning("registry does not answer after the move url=%s reason=%s", current.access.url, error)
-
-
-def _remove_left(site: SatelliteSettings, current: Current) -> None:
-    """Remove roots that were left long enough ago for whoever would go back: each is as large as what serves."""
-    old = [left for left in current.left if utc_now() - left.at >= _LEFT_STAYS]
-    for left in old:
-        if _is_ours(site, left.root) and left.root != current.place.root:
-            _remove(Path(left.root))
-        else:
-            _LOG.warning("the content of this root was taken over, and it is not ours to remove root=%s", left.root)
-    if old:
-        with CHANGING:
-            now = load_current(site.data_dir) or current
-            save_current(site.data_dir, replace(now, left=tuple(left for left in now.left if left not in old)))
-
-
-def _is_ours(site: SatelliteSettings, root: str) -> bool:
-    return Path(root).parent == registry_folder(site.data_dir)
-
-
-def _remove(root: Path) -> None:
-    with storage_errors(root, "removing what was taken over"):
-        if root.exists():
-            shutil.rmtree(root)
-            _LOG.info("removed root=%s", root)
 
 
 def _shown(place: Place) -> str:

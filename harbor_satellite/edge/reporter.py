@@ -131,7 +131,7 @@ class Reporter:
     def _first_wait(self) -> float:
         try:
             return self._phase * report_interval(self._load())
-        except (HarborSatelliteError, ValueError):
+        except Exception:  # noqa: BLE001  (the first report will say why; without this thread nothing ever would)
             return _FIRST_WAIT_SECONDS
 
 

@@ -9,14 +9,14 @@ import json
 import os
 import threading
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 PLAN_FILE: Final = "services.json"
-"""In the satellite's folder, 0600: the plan may hold a probe's credential."""
+"""In the satellite's folder, 0600: the plan may hold a probe's credential, of a user who may only read."""
 SIGHTINGS_FILE: Final = "services-seen.json"
 """In the satellite's folder: what the supervisor saw last."""
 ALIVE_FILE: Final = "agent.alive"
@@ -31,8 +31,13 @@ class Probe:
     """A request that a service must answer, whatever the status; silence ends it."""
 
     url: str
-    """A GET is sent; certificates of the loopback are not checked."""
+    """A GET is sent."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
+    """Where to connect to, whatever the URL's host is: a name may not resolve while the uplink is out; empty: that
+    host."""
+    certificate: str = ""
+    """A PEM file with the certificate that the service shows: to nobody else a request is sent; empty: to anybody."""
     interval_seconds: float = 10.0
     timeout_seconds: float = 5.0
     failures: int = 3
@@ -119,9 +124,32 @@ def read_sightings(folder: Path) -> tuple[Sighting, ...]:
         return ()
 
 
+def running_services(folder: Path) -> frozenset[str]:
+    """Return the names of the services that run now, by what the supervisor saw last.
+
+    That may be from before a power cut, and the number of a process is given again: a service is a child of the
+    supervisor that saw it, and nothing else is.
+    """
+    try:
+        supervisor = int(json.loads((folder / SIGHTINGS_FILE).read_bytes())["supervisor"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+    return frozenset(seen.name for seen in read_sightings(folder) if seen.pid and _parent(seen.pid) == supervisor)
+
+
 def write_sightings(folder: Path, sightings: tuple[Sighting, ...]) -> None:
-    """Keep what was seen, atomically."""
-    _write(folder / SIGHTINGS_FILE, {"services": [asdict(sighting) for sighting in sightings]})
+    """Keep what this process, the supervisor, saw, atomically."""
+    services = [asdict(sighting) for sighting in sightings]
+    _write(folder / SIGHTINGS_FILE, {"supervisor": os.getpid(), "services": services})
+
+
+def _parent(pid: int) -> int | None:
+    """Return the parent of a process; None: there is no such process."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return int(fields[1])
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _service(item: dict[str, Any]) -> Service:

@@ -10,13 +10,12 @@ import contextlib
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from harbor_satellite import __version__
 from harbor_satellite.edge.own_registry import load_current
 from harbor_satellite.edge.probe import is_answered
-from harbor_satellite.edge.services import ALIVE_FILE, Probe, read_plan, read_sightings
+from harbor_satellite.edge.services import ALIVE_FILE, Probe, read_plan, read_sightings, running_services
 from harbor_satellite.edge.site import effective_settings
 from harbor_satellite.edge.status_files import (
     APPLIED_FILE,
@@ -33,6 +32,7 @@ from harbor_satellite.edge.status_files import (
 )
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError
 from harbor_satellite.satellite.centre_contact import CentreContact, load_contact
+from harbor_satellite.satellite.files import file_mark
 from harbor_satellite.satellite.registration import refusal
 from harbor_satellite.satellite.schedule import effective_schedule, next_run
 from harbor_satellite.satellite.site_config import SiteConfig, load_site_config
@@ -51,6 +51,7 @@ from harbor_satellite.state.windows import SyncWindows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from harbor_satellite.settings import SatelliteSettings
     from harbor_satellite.state.wire import Registration
@@ -138,7 +139,7 @@ class StatusReader:
 
     def _unless_same(self, name: str, read: Callable[[], T], otherwise: T) -> T:
         """Read a large file, unless it is as it was; a damaged one is read, and told, each time."""
-        mark = _mark(self._store.folder / name)
+        mark = file_mark(self._store.folder / name)
         known = self._kept.get(name)
         if known and known[0] == mark:
             return cast("T", known[1])
@@ -225,11 +226,11 @@ def _disk(settings: SatelliteSettings) -> DiskStatus | None:
 
 
 def _services(folder: Path) -> tuple[ServiceStatus, ...]:
+    running = running_services(folder)
     return tuple(
         ServiceStatus(
             name=seen.name,
-            # What was seen last may be from before a power cut.
-            is_running=bool(seen.pid) and Path(f"/proc/{seen.pid}").exists(),
+            is_running=seen.name in running,
             pid=seen.pid,
             started_at=_moment(seen.started_at),
             restarts=seen.restarts,
@@ -249,11 +250,3 @@ def _touched_at(path: Path) -> datetime | None:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except (OSError, OverflowError, ValueError):
         return None
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size

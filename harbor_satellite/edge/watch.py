@@ -8,9 +8,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from harbor_satellite.edge.own_registry import load_current
 from harbor_satellite.edge.own_site import HOLD
-from harbor_satellite.edge.registration import new_token_given
-from harbor_satellite.edge.registry_service import refresh_plan
+from harbor_satellite.edge.registration_attempt import new_token_given
+from harbor_satellite.edge.registry_service import REGISTRY, refresh_plan
 from harbor_satellite.edge.registry_switch import switch_if_needed
 from harbor_satellite.edge.runtimes import follow
 from harbor_satellite.edge.services import RESTART_NOW
@@ -46,12 +47,21 @@ class Watch:
         settings: the site's, read anew by it when a file changes.
         proxy: whose thread must live; None: there is none.
         reporter: told when settings change; None: nobody is.
+        switch: moves the site to the registry that its settings want, and tells whether it did; may take hours.
     """
 
-    def __init__(self, settings: OwnSettings, proxy: RunningProxy | None, reporter: Reporter | None) -> None:
+    def __init__(
+        self,
+        settings: OwnSettings,
+        proxy: RunningProxy | None,
+        reporter: Reporter | None,
+        switch: Callable[[SatelliteSettings], bool] = switch_if_needed,
+    ) -> None:
         self._settings = settings
         self._proxy = proxy
         self._reporter = reporter
+        self._switch = switch
+        self._switching: asyncio.Task[None] | None = None
         self._at_start = _chosen(settings.effective)
         self._ended = -1  # what follows a run follows the start as well
         self._follow_at = float("-inf")
@@ -83,6 +93,9 @@ class Watch:
         if now >= self._follow_at:
             is_done = await in_thread(lambda: follow_settings(self._settings.own))
             self._follow_at = now + (_LATER_SECONDS if is_done else _AGAIN_SECONDS)
+            # Beside this loop, which goes on with all else meanwhile; one that was cut off goes on where it was.
+            if self._switching is None or self._switching.done():
+                self._switching = asyncio.create_task(self._follow_registry())
         if HOLD.since is not None or self.is_worker_busy():
             return ""
         if _chosen(self._settings.effective) != self._at_start:
@@ -91,6 +104,15 @@ class Watch:
             self._token_at = now
             return "a new one-time token was given" if await in_thread(self._has_token) else ""
         return ""
+
+    async def _follow_registry(self) -> None:
+        """Let the registry be the one that the settings want; then the runtimes are to hear of it."""
+        settings, moved = self._settings.own, list[bool]()
+        is_done = await in_thread(
+            lambda: _tried("local registry", lambda given: moved.append(self._switch(given)), settings)
+        )
+        wait = 0.0 if any(moved) else _LATER_SECONDS if is_done else _AGAIN_SECONDS
+        self._follow_at = min(self._follow_at, time.monotonic() + wait)
 
     def is_stuck(self, now: float) -> bool:
         """Tell whether a run holds the site for very long and nothing comes from the source."""
@@ -114,7 +136,7 @@ class Watch:
 
 
 def follow_settings(settings: SatelliteSettings) -> bool:
-    """Let the registry and the runtimes follow the settings; tell whether all that there was to do is done.
+    """Let the plan of services and the runtimes follow the settings; tell whether all that there was to do is done.
 
     Args:
         settings: the site's own, without the centre's config.
@@ -125,15 +147,20 @@ def follow_settings(settings: SatelliteSettings) -> bool:
 
 def _tried(name: str, step: Callable[[SatelliteSettings], object], settings: SatelliteSettings) -> bool:
     try:
-        step(settings)
+        return step(settings) is not False
     except ConflictError as error:
         _LOG.info("%s: not now: %s", name, error)
-        return False
     except Exception as error:  # noqa: BLE001  (the agent goes on as it is)
         is_known = isinstance(error, HarborSatelliteError)
         _LOG.warning("%s: not done reason=%s", name, error, exc_info=not is_known)
-        return False
-    return True
+    return False
+
+
+def _follow_plan(settings: SatelliteSettings) -> bool:
+    plan = refresh_plan(settings)
+    current = load_current(settings.data_dir)
+    # A registry whose disk is away is to be back soon after the disk is.
+    return current is None or not current.place.is_managed or any(one.name == REGISTRY for one in plan.services)
 
 
 def _chosen(settings: SatelliteSettings) -> tuple[object, ...]:
@@ -141,7 +168,6 @@ def _chosen(settings: SatelliteSettings) -> tuple[object, ...]:
 
 
 _FOLLOWERS: Final[dict[str, Callable[[SatelliteSettings], object]]] = {
-    "plan of services": refresh_plan,
-    "local registry": switch_if_needed,
+    "plan of services": _follow_plan,
     "runtimes": lambda settings: follow(effective_settings(settings)),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
@@ -36,17 +37,27 @@ def own_root(root: Path) -> int:
     """Make this process the root's only owner; returns the descriptor that holds the lock.
 
     Raises:
-        StorageError: another process owns it, or it cannot be written.
+        StorageError: another process owns it, or it cannot be written, or on a read-only disk was never owned.
     """
     with storage_errors(root, "opening the registry"):
         make_directory(root)
-        descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = _open_lock(root / ".lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             raise StorageError(f"another process owns the registry at {root}") from None
     return descriptor
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        # A lock takes no more than reading: what is on a disk that has become read-only can still be served.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def find_repositories(root: Path) -> Iterator[str]:

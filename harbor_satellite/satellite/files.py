@@ -59,6 +59,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return document
 
 
+def file_mark(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is written or replaced; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 def write_atomically(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
     """Replace a file so that readers and power cuts see the old or the new one, never a part.
 

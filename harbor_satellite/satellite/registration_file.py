@@ -1,6 +1,6 @@
 """The file that is dropped on a disk image: where to register, and the one-time token; removed after use.
 
-What must not live here: when it is used (``edge/registration.py``).
+What must not live here: when it is used (``edge/registration_attempt.py``).
 """
 
 from __future__ import annotations

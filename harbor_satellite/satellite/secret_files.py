@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _KEY_FILE: Final = "machine-key.json"
-SECRET_FILES: Final = ("registration.json", "previous.json", "claim.json", "renewal.json", "registry/writer.json")
+SECRET_FILES: Final = (
+    *("registration.json", "previous.json", "claim.json", "renewal.json"),
+    *("registry/writer.json", "registry/external.json"),
+)
 """Under the satellite's folder; the name is part of what an encrypted file is bound to."""
 _OTHERS: Final = 0o077
 

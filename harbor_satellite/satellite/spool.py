@@ -11,6 +11,7 @@ import gzip
 import logging
 import re
 import time
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -108,7 +109,7 @@ class Spool:
             if len(raw) > _REPORT_MAX_BYTES:
                 raise ValueError("too large")  # noqa: TRY301  (one way out for all damage)
             return StatusReport.model_validate_json(raw)
-        except (gzip.BadGzipFile, EOFError, ValueError, ValidationError) as error:
+        except (gzip.BadGzipFile, zlib.error, EOFError, ValueError, ValidationError) as error:
             self.set_aside(spooled, f"damaged: {type(error).__name__}")
             return None
         except OSError as error:

@@ -17,7 +17,14 @@ from pydantic import ValidationError
 
 from harbor_satellite.errors import HarborSatelliteError, NotFoundError, OtherMachineError, StorageError
 from harbor_satellite.satellite.applied import Applied, LastRun, applied_json, applied_of, rest_json, with_rest
-from harbor_satellite.satellite.files import locked, locked_since, make_folder, read_json, write_atomically
+from harbor_satellite.satellite.files import (
+    file_mark,
+    locked,
+    locked_since,
+    make_folder,
+    read_json,
+    write_atomically,
+)
 from harbor_satellite.satellite.secret_files import SecretFiles
 from harbor_satellite.state.wire import Registration, RegistryAuth
 
@@ -212,7 +219,7 @@ class SatelliteStore:
             StorageError: it cannot be read, or is damaged.
         """
         path = self.folder / name
-        mark = _mark(path)
+        mark = file_mark(path)
         kept = _PARSED.get(path)
         if kept and kept[0] == mark:
             return cast("T", kept[1])
@@ -261,15 +268,6 @@ class SatelliteStore:
         """
         make_folder(self.folder)
         self.write_document(name, self.secrets.closed(name, document))
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is replaced; None if there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _registered_by(document: Mapping[str, Any] | None) -> RegisteredBy:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from harbor_satellite.errors import InvalidInputError
+
+_SECRETS_DIR: Final = "HARBOR_SATELLITE_GROUND_CONTROL_SECRETS_DIR"
 
 
 class GroundControlSettings(BaseSettings):
-    """Settings of the central processes: Ground Control and the central worker."""
+    """Settings of the central processes: Ground Control and the central worker.
+
+    From the environment, and below it from files: ``HARBOR_SATELLITE_GROUND_CONTROL_SECRETS_DIR`` names a folder, in
+    which a file is called as a variable is and holds its value.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="HARBOR_SATELLITE_GROUND_CONTROL_", extra="ignore", populate_by_name=True
     )
+
+    def __init__(self, **values: Any) -> None:
+        folder = values.setdefault("_secrets_dir", os.environ.get(_SECRETS_DIR) or None)
+        if folder is not None and not Path(folder).is_dir():
+            raise InvalidInputError(f"there is no folder {folder}, which {_SECRETS_DIR} names")
+        try:
+            super().__init__(**values)
+        except OSError as error:
+            place = error.filename or folder
+            raise InvalidInputError(f"cannot read {place} as user {os.geteuid()}: {error.strerror}") from error
+        except SettingsError as error:  # its message has no value in it
+            raise InvalidInputError(f"{error}: is it text in UTF-8?") from error
 
     host: str = "127.0.0.1"
     """Address to listen on."""

@@ -134,7 +134,7 @@ class SatelliteSettings(BaseSettings):
     jitter_seconds: int | None = Field(default=None, ge=0)
     """Scheduled runs start up to so much later, each site at its own moment; None: a tenth of the interval, 300 s at
     most."""
-    report_interval_seconds: int = Field(default=300, ge=1)
+    report_interval_seconds: int = Field(default=600, ge=1)
     """How often the site reports when nothing happens."""
     status_listen: str = "127.0.0.1:8586"
     """``HOST:PORT`` of the status page, health and metrics; empty: none."""

@@ -12,19 +12,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
 import pytest
 
 from harbor_satellite.errors import RemoteError
-from harbor_satellite.processes import Child, free_port
+from harbor_satellite.processes import Child
 from harbor_satellite.state.names import SatelliteName, work_pool_name
+from tests.acceptance import asking
 from tests.acceptance.artifacts import read_blob
 from tests.acceptance.harbor import run_harbor
 from tests.fakes.harbor_accounts import ADMIN
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import httpx
 
     from harbor_satellite.registry.client import HttpRegistry
     from tests.acceptance.harbor import CentralRegistry
@@ -34,7 +37,8 @@ CLI = (sys.executable, "-c", "from harbor_satellite.cli import main; main()")
 ADMIN_PASSWORD = "Acceptance-1"
 PUBLISHING_SECONDS = 100.0  # of patience; it takes a few
 _START_SECONDS = 240.0
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.1, 0.5
+"""Between two looks: at first, and after a while, since each look is work for the machine that is waited for."""
 _ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 T = TypeVar("T")
@@ -106,27 +110,27 @@ class Centre:
 
     def run_flow(self, deployment: str, **parameters: Any) -> str:
         """Have the central worker run a flow now, as its schedule would, and wait; gives how it ended."""
-        found = httpx.get(f"{self.prefect_url}/deployments/name/{deployment}", trust_env=False)
+        found = asking.get(f"{self.prefect_url}/deployments/name/{deployment}")
         assert found.status_code == 200, found.text
         url = f"{self.prefect_url}/deployments/{found.json()['id']}/create_flow_run"
-        made = httpx.post(url, json={"parameters": parameters}, trust_env=False)
+        made = asking.post(url, json={"parameters": parameters})
         assert made.status_code == 201, made.text
         run = f"{self.prefect_url}/flow_runs/{made.json()['id']}"
-        look = lambda: str(httpx.get(run, trust_env=False).json()["state_type"])  # noqa: E731 - one line each
+        look = lambda: str(asking.get(run).json()["state_type"])  # noqa: E731 - one line each
         return wait_until(look, lambda state: state in _ENDED, f"{deployment} to end")
 
     def deployed(self, satellite: str) -> set[str]:
         """Return what Prefect has for a satellite: deployments by their flow's name, and ``pool``."""
         body = {"deployments": {"tags": {"all_": [f"satellite:{satellite}"]}}}
-        found = httpx.post(f"{self.prefect_url}/deployments/filter", json=body, trust_env=False)
+        found = asking.post(f"{self.prefect_url}/deployments/filter", json=body)
         assert found.status_code == 200, found.text
-        pool = httpx.get(f"{self.prefect_url}/work_pools/{work_pool_name(SatelliteName(satellite))}", trust_env=False)
+        pool = asking.get(f"{self.prefect_url}/work_pools/{work_pool_name(SatelliteName(satellite))}")
         entrypoints = {item["entrypoint"].rpartition(":")[2] for item in found.json()}
         return entrypoints | ({"pool"} if pool.status_code == 200 else set())
 
     def claim(self, token: str) -> tuple[str, str]:
         """Claim a one-time token as a site does; gives the credential."""
-        answer = httpx.post(f"{self.url}/satellites/ztr", json={"token": token, "claim_key": "key"}, trust_env=False)
+        answer = asking.post(f"{self.url}/satellites/ztr", json={"token": token, "claim_key": "key"})
         assert answer.status_code == 200, answer.text
         auth = answer.json()["auth"]
         return auth["username"], auth["password"]
@@ -134,7 +138,7 @@ class Centre:
     def report(self, satellite: str, auth: tuple[str, str]) -> httpx.Response:
         """Report as a site that has nothing to say."""
         body = {"name": satellite, "state_report_interval": "30s"}
-        return httpx.post(f"{self.url}/satellites/sync", json=body, auth=auth, timeout=30.0, trust_env=False)
+        return asking.post(f"{self.url}/satellites/sync", json=body, auth=auth)
 
     def _group_state(self, pin: str) -> dict[str, str]:
         place, _, digest = pin.partition("@")
@@ -157,13 +161,15 @@ def artifact(reference: str, digest: str = "", *, deleted: bool = False) -> dict
 def wait_until(look: Callable[[], T], is_it: Callable[[T], bool], what: str) -> T:
     """Look again and again until what is found is as asked; fail when patience ends."""
     deadline = time.monotonic() + PUBLISHING_SECONDS
+    pause, longest = _LOOK_SECONDS
     while True:
         found = look()
         if is_it(found):
             return found
         if time.monotonic() > deadline:
             pytest.fail(f"waited {PUBLISHING_SECONDS:.0f} s for {what}; last seen: {found}")
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(pause)
+        pause = min(pause * 1.2, longest)
 
 
 def read_state(registry: HttpRegistry, repository: str, reference: str) -> dict[str, Any]:
@@ -240,7 +246,7 @@ def running(name: str, argv: Sequence[str], environment: Mapping[str, str], fold
 @contextmanager
 def administrator(url: str) -> Iterator[httpx.Client]:
     """Log in to Ground Control as its first user."""
-    with httpx.Client(base_url=url, timeout=30.0, trust_env=False) as api:
+    with asking.client(base_url=url) as api:
         answer = api.post("/login", json={"username": "admin", "password": ADMIN_PASSWORD})
         assert answer.status_code == 200, answer.text
         api.headers["Authorization"] = f"Bearer {answer.json()['token']}"

@@ -8,27 +8,37 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
+from tests.acceptance import asking
 from tests.acceptance.centre import run_centre
 from tests.acceptance.site import Site
 from tests.conftest import _FOREIGN_PREFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
-    from pathlib import Path
+
+    import httpx
 
     from tests.acceptance.centre import Centre
     from tests.ground_control.postgres import PostgresServer
 
 _TAIL_BYTES = 3000
+_LONGEST_SECONDS = 400
+"""Of a test that says nothing itself: whichever comes first waits for the centre to start, and any for its site."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "acceptance(item): which item of the acceptance list the test asks for")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_LONGEST_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,7 +81,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return server.url("acceptance")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # its processes never rest: other tests go on in this process without them
 def centre(logs: Path, quiet_environment: None, database_url: str) -> Iterator[Centre]:
     with run_centre(logs / "centre", database_url) as started:
         yield started
@@ -108,5 +118,5 @@ def join(centre: Centre, tmp_path: Path) -> Iterator[Callable[..., Site]]:
 @pytest.fixture
 def anybody(centre: Centre) -> Iterator[httpx.Client]:
     """Call Ground Control without being known there."""
-    with httpx.Client(base_url=centre.url, timeout=30.0, trust_env=False) as client:
+    with asking.client(base_url=centre.url) as client:
         yield client

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from harbor_satellite.processes import Child
+from tests.acceptance import asking
 from tests.acceptance.centre import CLI, wait_until
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 REGISTRY_PORT = 8585
 STATUS_PORT = 8586
+_PULL_PAUSE_SECONDS = 0.2
+_PULL_SECONDS = 20.0  # of patience with each answer
 _ACCEPT = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"
 
 
@@ -115,10 +118,9 @@ class EdgeSite:
     def get(self, path: str, *, port: int = REGISTRY_PORT, timeout_seconds: float = 5.0) -> httpx.Response:
         """Ask the local registry (or the status page) as a program on that host does."""
         return self.there(
-            lambda: httpx.get(
+            lambda: asking.get(
                 f"http://127.0.0.1:{port}{path}",
                 timeout=timeout_seconds,
-                trust_env=False,
                 headers={"Accept": _ACCEPT} if port == REGISTRY_PORT else None,
             )
         )
@@ -187,7 +189,7 @@ class Puller:
 
     def _work(self) -> None:
         self.site.host.enter()
-        while not self._stopping.wait(0.1):
+        while not self._stopping.wait(_PULL_PAUSE_SECONDS):
             before = time.monotonic()
             try:
                 self._pull()
@@ -198,7 +200,7 @@ class Puller:
 
     def _pull(self) -> None:
         base = f"http://127.0.0.1:{REGISTRY_PORT}/v2/{self.repository}"
-        with httpx.Client(timeout=5.0, trust_env=False, headers={"Accept": _ACCEPT}) as client:
+        with asking.client(timeout=_PULL_SECONDS, headers={"Accept": _ACCEPT}) as client:
             manifest = client.get(f"{base}/manifests/{self.tag}").raise_for_status().json()
             if "manifests" in manifest:
                 child = manifest["manifests"][0]["digest"]

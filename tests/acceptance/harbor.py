@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING
 
-import httpx
 from pydantic import SecretStr
 
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
+from tests.acceptance import asking
 from tests.fakes.harbor import FakeHarbor
 from tests.fakes.harbor_accounts import ADMIN
 from tests.fakes.harbor_registry import Backend
@@ -23,6 +23,8 @@ from tests.fixtures_registry import run_cncf, run_embedded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    import httpx
 
     from harbor_satellite.oci.descriptor import Descriptor
     from harbor_satellite.oci.digest import Digest
@@ -89,7 +91,7 @@ def run_harbor(folder: Path) -> Iterator[CentralRegistry]:
         fake = FakeHarbor(backend=Backend(registry.url))
         with (
             serve(fake.app) as url,
-            httpx.Client(base_url=f"{url}/api/v2.0", auth=ADMIN, cookies=cookies, timeout=30.0, trust_env=False) as api,
+            asking.client(base_url=f"{url}/api/v2.0", auth=ADMIN, cookies=cookies) as api,
             Pushing(url, api) as client,
         ):
             yield CentralRegistry(url, registry.root, fake, client, api)

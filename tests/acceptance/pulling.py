@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from harbor_satellite.oci import media_types
+from tests.acceptance import asking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,7 +116,7 @@ class Puller:
         self._thread.join(_JOIN_SECONDS)
 
     def _loop(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+        with asking.client(base_url=self._url, timeout=_TIMEOUT_SECONDS) as client:
             while not self._stop.is_set():
                 self._round(client)
                 self.rounds += 1

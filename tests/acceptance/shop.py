@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from harbor_satellite.satellite.store import SatelliteStore
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import wait_until
 from tests.acceptance.edge_site import EdgeSite, Puller
 
@@ -165,7 +165,7 @@ class Shop:
         ]
 
     def _ask(self, what: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-        answer = httpx.post(f"{self.centre.prefect_url}/{what}/filter", json=body, timeout=30.0, trust_env=False)
+        answer = asking.post(f"{self.centre.prefect_url}/{what}/filter", json=body)
         assert answer.status_code == httpx.codes.OK, answer.text
         found: list[dict[str, Any]] = json.loads(answer.content)
         return found

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import SecretStr
 
-from harbor_satellite.processes import Child, free_port
+from harbor_satellite.processes import Child
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import set_password
 from tests.acceptance.artifacts import digest_at
 from tests.acceptance.centre import CLI, running
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -153,6 +154,7 @@ class Site:
         environment = self._environment() | {
             "HARBOR_SATELLITE_GROUND_CONTROL_URL": self.centre.url,
             "HARBOR_SATELLITE_POLL_INTERVAL_SECONDS": "1",
+            "HARBOR_SATELLITE_STATUS_LISTEN": f"127.0.0.1:{free_port()}",
             "HARBOR_SATELLITE_TOKEN": token,
         }
         argv = (*CLI, "--log-level", "INFO", "edge", "run")

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from harbor_satellite.errors import RemoteError
 from harbor_satellite.registry.client import HttpRegistry
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import wait_until
 from tests.acceptance.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import httpx
 
     from tests.acceptance.centre import Centre
 
@@ -35,19 +36,17 @@ class Neighbours:
         """Call Prefect as the site that is mine."""
         registration = json.loads((self.mine.data_dir / "registration.json").read_text())
         auth = registration["auth"]
-        return httpx.request(
+        return asking.request(
             method,
             registration["prefect_api_url"] + path,
             json=body,
             auth=(auth["username"], auth["password"]),
-            timeout=30.0,
-            trust_env=False,
         )
 
     def run_of(self, site: Site) -> dict[str, Any]:
         """Return a run of a site, as the centre sees it."""
         body = {"deployments": {"tags": {"all_": [f"satellite:{site.name}"]}}, "limit": 1, "sort": "START_TIME_DESC"}
-        found = httpx.post(f"{self.centre.prefect_url}/flow_runs/filter", json=body, trust_env=False).json()
+        found = asking.post(f"{self.centre.prefect_url}/flow_runs/filter", json=body).json()
         run: dict[str, Any] = found[0]
         return run
 
@@ -80,7 +79,7 @@ def test_nobody_reads_states_or_images_at_the_source(neighbours: Neighbours) -> 
 
     with HttpRegistry(central.url) as anonymous:
         refused = {place: _refusal(lambda at=place: anonymous.manifest_get(at, "latest")) for place in places}
-    project = httpx.get(f"{central.url}/api/v2.0/projects/satellite", trust_env=False).status_code
+    project = asking.get(f"{central.url}/api/v2.0/projects/satellite").status_code
 
     assert refused == dict.fromkeys(places, 401)
     assert project == 401

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import wait_until
 from tests.acceptance.site import Site
 
@@ -68,7 +67,7 @@ def _closed_now() -> str:
 
 
 def _schedules(centre: Centre, name: str) -> list[tuple[str, str]]:
-    found = httpx.get(f"{centre.prefect_url}/deployments/name/replicate-state/{name}", trust_env=False).json()
+    found = asking.get(f"{centre.prefect_url}/deployments/name/replicate-state/{name}").json()
     return [(item["schedule"]["cron"], item["schedule"]["timezone"]) for item in found["schedules"]]
 
 
@@ -77,5 +76,5 @@ def _paused_runs(centre: Centre, name: str) -> list[str]:
         "deployments": {"tags": {"all_": [f"satellite:{name}"]}},
         "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
     }
-    found = httpx.post(f"{centre.prefect_url}/flow_runs/filter", json=body, trust_env=False).json()
+    found = asking.post(f"{centre.prefect_url}/flow_runs/filter", json=body).json()
     return [run["name"] for run in found if "paused" in (run["state"]["message"] or "")]

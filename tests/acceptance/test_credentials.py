@@ -9,12 +9,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from sqlalchemy import text
 
 from harbor_satellite.ground_control.database import make_engine
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import wait_until
 from tests.acceptance.site import Site
 
@@ -83,10 +82,10 @@ def test_site_that_is_revoked_is_cut_off_at_once_and_its_robot_goes(centre: Cent
         auth, gateway = _auth(site), _registration(site)["prefect_api_url"]
         pool = f"{gateway}/work_pools/satellite-{name}"
         wait_until(lambda: centre.deployed(name), bool, "the satellite to be deployed")
-        before = (centre.report(name, auth).status_code, httpx.get(pool, auth=auth, trust_env=False).status_code)
+        before = (centre.report(name, auth).status_code, asking.get(pool, auth=auth).status_code)
 
         revoked = centre.api.post(f"/api/satellites/{name}/revoke")
-        after = (centre.report(name, auth).status_code, httpx.get(pool, auth=auth, trust_env=False).status_code)
+        after = (centre.report(name, auth).status_code, asking.get(pool, auth=auth).status_code)
 
         assert (before, revoked.status_code, after) == ((200, 200), 200, (401, 401))
         wait_until(lambda: centre.central.robots(name), lambda robots: robots == {}, "its robot to go")
@@ -164,5 +163,5 @@ def _failed_runs(centre: Centre, name: str) -> list[str]:
         "deployments": {"tags": {"all_": [f"satellite:{name}"]}},
         "flow_runs": {"state": {"type": {"any_": ["FAILED", "CRASHED"]}}},
     }
-    found = httpx.post(f"{centre.prefect_url}/flow_runs/filter", json=body, trust_env=False)
+    found = asking.post(f"{centre.prefect_url}/flow_runs/filter", json=body)
     return [f"{run['name']}: {run['state']['message']}" for run in found.json()]

@@ -17,7 +17,7 @@ import pytest
 from harbor_satellite.edge.own_registry import known_writer
 from harbor_satellite.processes import Child
 from harbor_satellite.registry.htpasswd import set_password
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import CLI, wait_until
 from tests.acceptance.edge_site import EdgeSite
 from tests.fakes.host import Host
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.acceptance.centre import Centre
-
-pytestmark = pytest.mark.timeout(400)  # of which the first test spends most on starting the centre and the site
 
 _THEIR_PORT, _OWN_PORT, _OTHER_PORT = 8700, 8591, 8592
 _THEIR_USER = ("shop", "made-up-by-the-shop")
@@ -74,7 +72,7 @@ class SettledSite(EdgeSite):
         """Return how a registry on that host answers; 0 if nobody does."""
         url = f"http://127.0.0.1:{port}{path}"
         try:
-            return self.there(lambda: httpx.request(method, url, auth=auth, timeout=5.0, trust_env=False)).status_code
+            return self.there(lambda: asking.request(method, url, auth=auth, timeout=5.0)).status_code
         except httpx.HTTPError:
             return 0
 
@@ -294,7 +292,7 @@ def _run_at(site: SettledSite, due: datetime) -> dict[str, Any] | None:
         "deployments": {"tags": {"all_": [f"satellite:{site.name}"]}},
         "flow_runs": {"expected_start_time": {"after_": due.isoformat(), "before_": due.isoformat()}},
     }
-    found = httpx.post(f"{site.centre.prefect_url}/flow_runs/filter", json=body, trust_env=False)
+    found = asking.post(f"{site.centre.prefect_url}/flow_runs/filter", json=body)
     assert found.status_code == 200, found.text
     runs: list[dict[str, Any]] = found.json()
     return runs[0] if runs else None

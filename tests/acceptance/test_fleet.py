@@ -12,16 +12,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import CLI, administrator, run_second, wait_until
 from tests.acceptance.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    import httpx
 
     from tests.acceptance.centre import Centre
     from tests.ground_control.postgres import PostgresServer
@@ -85,13 +86,13 @@ def test_fleet_tells_who_is_behind_and_why(centre: Centre, name: str, tmp_path: 
 
 def _claimed(api: httpx.Client, url: str, name: str) -> tuple[str, str]:
     token = api.post("/api/satellites", json={"name": name, "groups": []}).json()["token"]
-    auth = httpx.get(f"{url}/satellites/ztr/{token}", timeout=60.0, trust_env=False).json()["auth"]
+    auth = asking.get(f"{url}/satellites/ztr/{token}", timeout=60.0).json()["auth"]
     return auth["username"], auth["password"]
 
 
 def _report(url: str, name: str, auth: tuple[str, str]) -> int:
     body = {"name": name, "request_created_time": datetime.now(UTC).isoformat(), "state_report_interval": "30s"}
-    return httpx.post(f"{url}/satellites/sync", json=body, auth=auth, timeout=60.0, trust_env=False).status_code
+    return asking.post(f"{url}/satellites/sync", json=body, auth=auth, timeout=60.0).status_code
 
 
 @contextmanager
@@ -100,7 +101,7 @@ def _guessing(url: str, satellite: str) -> Iterator[Counter[int]]:
     stop, answers = threading.Event(), Counter[int]()
 
     def guess() -> None:
-        with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
+        with asking.client(base_url=url, timeout=60.0) as client:
             while not stop.is_set():
                 wrong = client.post("/satellites/sync", json={"name": satellite}, auth=(f"robot${satellite}", "guess"))
                 login = client.post("/login", json={"username": "operator", "password": "Guess-1234"})

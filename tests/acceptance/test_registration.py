@@ -10,16 +10,17 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Barrier, Thread
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.centre import run_second, wait_until
 from tests.acceptance.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import httpx
 
     from tests.acceptance.centre import Centre
 
@@ -168,9 +169,7 @@ def _losing_answers(url: str) -> Iterator[tuple[str, list[int]]]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {"Content-Type": self.headers["Content-Type"]}
-            lost.append(
-                httpx.post(url + self.path, content=body, headers=headers, trust_env=False, timeout=60).status_code
-            )
+            lost.append(asking.post(url + self.path, content=body, headers=headers, timeout=60).status_code)
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.pulling import pull
 from tests.acceptance.replicating import kill, run_place, until_done, wait_for
 from tests.fakes.link import link
@@ -166,7 +165,7 @@ def test_outside_the_sync_windows_nothing_is_asked_of_the_source(tmp_path: Path)
 
         said = site.paused_sync()
         meanwhile = place.wan.counters()
-        with httpx.Client(base_url=site.url, timeout=60.0, trust_env=False) as client:
+        with asking.client(base_url=site.url, timeout=60.0) as client:
             held = pull(client, "acme/app", "v1")
         site.settings[WINDOWS] = window_around(datetime.now(UTC))
         run = site.sync()

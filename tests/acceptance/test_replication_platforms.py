@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from harbor_satellite.registry.client import HttpRegistry
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.pulling import PullError, pull
 from tests.acceptance.replicating import local_registry, run_place, until_done
 
@@ -31,7 +30,7 @@ def children_of(place: Place, digest: str) -> list[str]:
 def pulled(url: str, *references: str) -> list[str]:
     """Pull these of the application's references; return what could be had, whole."""
     had = []
-    with httpx.Client(base_url=url, timeout=60.0, trust_env=False) as client:
+    with asking.client(base_url=url, timeout=60.0) as client:
         for reference in references:
             try:
                 had.append(pull(client, "acme/app", reference))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from harbor_satellite.oci.digest import Digest
-from tests.acceptance import artifacts
+from tests.acceptance import artifacts, asking
 from tests.acceptance.pulling import pull
 from tests.acceptance.replicating import kill, run_place, until_done, wait_for
 
@@ -27,7 +26,7 @@ WASTE = 0.04
 
 
 def assert_pulled(site: Site, **digests: str) -> None:
-    with httpx.Client(base_url=site.url, timeout=60.0, trust_env=False) as client:
+    with asking.client(base_url=site.url, timeout=60.0) as client:
         for repository, digest in digests.items():
             assert pull(client, f"acme/{repository}", "v1") == digest
 

@@ -272,7 +272,7 @@ HOSTILE: list[dict[str, Any]] = [
         "content": b'{"state":{"type":"RUNNING"},"state":{"type":"FAILED"}}',
         "headers": {"Content-Type": "application/json"},
     },
-    {"content": b"\x1f\x8b", "headers": {"Content-Type": "application/json", "Content-Encoding": "gzip"}},
+    {"content": b"{}", "headers": {"Content-Type": "application/json", "Content-Encoding": "deflate"}},
     {"content": b'{"state":{"type":"RUNNING"}}', "headers": {"Content-Type": "text/plain"}},
     {"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}},
     {"content": b'"' + b"a" * 5_000_000 + b'"', "headers": {"Content-Type": "application/json"}},

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -24,18 +24,23 @@ from harbor_satellite.ground_control.api.context import GATEWAY_PATH, AppOptions
 from harbor_satellite.ground_control.database import make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.people import users
 from harbor_satellite.ground_control.satellites.sources import OciSource
-from harbor_satellite.processes import Child, free_port
+from harbor_satellite.processes import Child
 from harbor_satellite.project import project_dir
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.server import create_registry_app
 from tests.fixtures_ground_control import ADMIN_PASSWORD, GroundControl, _fresh, running_ground_control, serve
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.prefect_server
+    from harbor_satellite.oci.digest import Digest
 
+pytestmark = [pytest.mark.prefect_server, pytest.mark.timeout(500)]  # it waits for six things, each with patience
+
+PATIENCE_SECONDS = 120.0
+ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED"})
 PREFECT_AUTH = ("admin", "only-the-centre-knows")
 CLI = (sys.executable, "-c", "from harbor_satellite.cli import main; main()")
 CENTRAL = (
@@ -52,6 +57,7 @@ class Link:
     target: int = 0
     is_cut: bool = False
     _open: list[socket.socket] = field(default_factory=list)
+    _guard: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def running(self) -> Iterator[Link]:
@@ -59,12 +65,15 @@ class Link:
             threading.Thread(target=self._accept, args=(listening,), daemon=True).start()
             yield self
             self.cut()
+            listening.shutdown(socket.SHUT_RDWR)  # closing it alone does not wake whoever waits there
 
     def cut(self) -> None:
-        self.is_cut = True
-        for one in self._open:
-            one.close()
-        self._open.clear()
+        with self._guard:
+            self.is_cut = True
+            for one in self._open:
+                with suppress(OSError):
+                    one.shutdown(socket.SHUT_RDWR)  # whoever pumps it sees that, and closes it
+            self._open.clear()
 
     def mend(self) -> None:
         self.is_cut = False
@@ -73,13 +82,17 @@ class Link:
         while True:
             try:
                 near, _ = listening.accept()
-                if self.is_cut:
-                    near.close()
-                    continue
-                far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
                 return
-            self._open += [near, far]
+            with self._guard:  # else a connection might come to be while all are cut, and stay
+                try:
+                    if self.is_cut:
+                        raise ConnectionError
+                    far = socket.create_connection(("127.0.0.1", self.target))
+                except OSError:
+                    near.close()
+                    continue
+                self._open += [near, far]
             threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
 
     def _pump(self, near: socket.socket, far: socket.socket) -> None:
@@ -154,7 +167,7 @@ def prefect_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("PREFECT_SERVER_API_AUTH_STRING", ":".join(PREFECT_AUTH))
         server = start_prefect_server(folder, port)
     try:
-        server.wait_for(f"http://127.0.0.1:{port}/api/health", 120)
+        server.wait_for(f"http://127.0.0.1:{port}/api/health", 2 * PATIENCE_SECONDS)
         yield f"http://127.0.0.1:{port}/api"
     finally:
         server.stop()
@@ -193,7 +206,7 @@ def world(prefect_url: str, tmp_path: Path) -> Iterator[World]:
 
 
 @contextmanager
-def site(world: World, token: str, **settings: str) -> Iterator[Child]:
+def site(world: World, token: str, **settings: str) -> Iterator[tuple[Child, LayoutRegistry]]:
     folder = world.folder / "site"
     with (
         LayoutRegistry(folder / "local") as local,
@@ -205,59 +218,60 @@ def site(world: World, token: str, **settings: str) -> Iterator[Child]:
             "HARBOR_SATELLITE_LOCAL_REGISTRY_URL": local_url,
             "HARBOR_SATELLITE_TOKEN": token,
             "HARBOR_SATELLITE_POLL_INTERVAL_SECONDS": "2",
+            "HARBOR_SATELLITE_STATUS_LISTEN": f"127.0.0.1:{free_port()}",
             **settings,
         }
         argv = (*CLI, "--log-level", "INFO", "edge", "run")
         agent = Child("agent", argv, env=environment, log=folder / "agent.log")
         try:
-            yield agent
+            yield agent, local
         finally:
             agent.stop()
 
 
-def wait_for(what: Callable[[], Any], seconds: float, agent: Child) -> Any:
-    deadline = time.monotonic() + seconds
+def wait_for(what: Callable[[], Any], agent: Child) -> Any:
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         agent.check()
         if found := what():
             return found
-        time.sleep(0.5)
-    raise AssertionError(f"not within {seconds} s; the agent said: {agent.log.read_text()[-4000:]}")
+        time.sleep(0.3)
+    raise AssertionError(f"not within {PATIENCE_SECONDS:.0f} s; the agent said: {agent.log.read_text()[-4000:]}")
 
 
-def image(world: World, repository: str, content: str, size: int) -> None:
-    found = push_image(world.centre, repository, AMD64, [layer(content, size)])
-    tag_image(world.centre, repository, "v1", found)
+def image(world: World, repository: str, content: str, size: int) -> Digest:
+    """Push an image of one layer; gives that one's digest."""
+    one = layer(content, size)
+    tag_image(world.centre, repository, "v1", push_image(world.centre, repository, AMD64, [one]))
+    return one.descriptor.digest
 
 
 def test_run_through_gateway_and_proxy_loses_nothing_in_a_cut_and_reads_nobody_elses(
     world: World, record_property: Callable[[str, object], None]
 ) -> None:
-    image(world, "acme/app", "one", 900_000)
+    large = image(world, "acme/app", "one", 600_000)  # ten seconds at the site's rate
     world.ground_control.sync_group("stores", "acme/app")
     token = world.ground_control.register("shop-1", "stores")
     other = world.ground_control.enroll("shop-2", "stores")
     world.publish()
     foreign = world.start_run("shop-2")
 
-    with site(world, token, HARBOR_SATELLITE_BYTES_PER_SECOND="60K") as agent:
+    with site(world, token, HARBOR_SATELLITE_BYTES_PER_SECOND="60K") as (agent, local):
         world.start_run("shop-1")
-        run = wait_for(lambda: world.running_run("shop-1"), 90, agent)
-        wait_for(lambda: world.of_run("artifacts", run), 60, agent)  # the copy is under way, and shown
+        run = wait_for(lambda: world.running_run("shop-1"), agent)
+        wait_for(lambda: world.of_run("artifacts", run), agent)  # the copy is under way, and shown
         world.link.cut()
-        time.sleep(20)  # beyond the end of the copying
+        wait_for(lambda: local.blob_head("acme/app", large), agent)
+        time.sleep(3)  # for what the run says after the copying
         world.link.mend()
-        ended = wait_for(
-            lambda: (found := world.run(run))["state_type"] in {"COMPLETED", "FAILED", "CRASHED"} and found, 90, agent
-        )
+        ended = wait_for(lambda: (found := world.run(run))["state_type"] in ENDED and found, agent)
         tasks = wait_for(
             lambda: (found := world.tasks(run)) and all(one["state_type"] == "COMPLETED" for one in found) and found,
-            60,
             agent,
         )
         mine = _credential(world)
         # Prefect's client sends log lines every two seconds.
-        logs = wait_for(lambda: len(found := world.of_run("logs", run)) > 10 and found, 60, agent)
+        logs = wait_for(lambda: len(found := world.of_run("logs", run)) > 10 and found, agent)
 
     artifacts = world.of_run("artifacts", run)
     record_property("logs, artifacts, tasks", (len(logs), len(artifacts), len(tasks)))

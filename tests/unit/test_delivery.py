@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import json
 import resource
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from harbor_satellite.edge.delivery import deliver, leave_receipt, report_interval
+from harbor_satellite.edge.delivery import _compose, deliver, leave_receipt, report_interval
+from harbor_satellite.edge.link import lend
 from harbor_satellite.edge.reporter import Reporter, retry_seconds
 from harbor_satellite.errors import AuthenticationError, RemoteError
 from harbor_satellite.satellite.applied import LastRun
@@ -97,6 +100,67 @@ def test_deliver_receipts_of_an_outage_oldest_first_and_once(site: Site) -> None
 
     assert site.activities() == ["copied a", "copied b", "copied c"]
     assert site.waiting == 0
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock as another process of the site would."""
+    path.touch()
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def test_receipt_that_waits_for_another_is_not_kept_after_it_as_news(site: Site) -> None:
+    site.run("older")
+
+    with ThreadPoolExecutor(1) as pool:
+        with held(site.store.folder / ".spool.lock"):
+            leaving = pool.submit(leave_receipt, site.settings)
+            wait((leaving,), timeout=0.5)  # it has come to the lock
+            site.store.save_applied(replace(site.store.applied(), last_run=LastRun(NOW, 1.0, 0, 0, 0, "newer")))
+            Spool(site.store.folder).add(_compose(site.settings, site.store, "shop-1"))
+        leaving.result()
+    site.deliver()
+
+    assert site.activities() == ["older", "newer"]
+
+
+def test_deliver_meanwhile_a_run_ends_tells_last_how_the_site_is_then(site: Site) -> None:
+    site.run("older")
+
+    def while_it_is_taken(body: dict[str, Any]) -> httpx.Response:
+        if body["activity"] == "older" and site.waiting == 1:
+            site.run("newer")
+        return TAKEN
+
+    site.centre.answer = while_it_is_taken
+    site.deliver()
+
+    assert (site.activities(), site.waiting) == (["older", "newer"], 0)
+
+
+def test_deliver_past_a_report_whose_content_is_damaged(site: Site) -> None:
+    site.run("a")
+    site.run("b")
+    path = Spool(site.store.folder).waiting()[0].path
+    packed = bytearray(path.read_bytes())
+    packed[12:40] = bytes(28)
+    path.write_bytes(bytes(packed))
+
+    site.deliver()
+
+    assert (site.activities(), site.waiting) == (["b"], 0)
+
+
+def test_deliver_in_the_agents_process_goes_over_the_connections_that_are_there(site: Site) -> None:
+    lend(httpx.MockTransport(site.centre))
+    try:
+        deliver(site.settings)
+    finally:
+        lend(None)
+
+    assert site.activities() == ["no run yet"]
 
 
 @contextlib.contextmanager
@@ -326,6 +390,19 @@ def test_reporter_whose_settings_are_wrong_goes_on(site: Site) -> None:
         raise ValueError("no such time zone")
 
     assert Reporter("shop-1", load=broken).report_once() > 0
+
+
+def test_reporter_whose_settings_cannot_be_read_at_its_start_lives_on() -> None:
+    def unreadable() -> SatelliteSettings:
+        raise PermissionError("the file of settings")
+
+    one = Reporter("shop-1", load=unreadable)
+    one.start()
+    one._thread.join(0.3)
+
+    assert one._thread.is_alive()
+    one.stop(5)
+    assert not one._thread.is_alive()
 
 
 def test_reporter_heeds_when_the_centre_says_to_come_again(site: Site) -> None:

@@ -163,6 +163,7 @@ def test_credential_that_is_refused_is_renewed_once_and_used(store: SatelliteSto
     [
         pytest.param(AuthenticationError("revoked"), 401, id="refused for good"),
         pytest.param(RemoteError("the source is away", retryable=True), "away", id="cannot be renewed now"),
+        pytest.param(OSError(28, "No space left on device"), "away", id="cannot be kept"),
     ],
 )
 def test_credential_that_cannot_be_renewed(
@@ -199,6 +200,33 @@ def test_password_is_another_one_at_each_start(store: SatelliteStore, monkeypatc
     for proxy in proxies:
         assert proxy.auth_string.partition(":")[2] not in proxy.url
         proxy._socket.close()
+
+
+def test_request_whose_caller_hangs_up_before_its_end_does_not_cross_the_link(
+    store: SatelliteStore, gateway: Gateway
+) -> None:
+    parts: list[Message] = [
+        {"type": "http.request", "body": b'[{"message":', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return parts.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def inside() -> None:
+        proxy = EdgeProxy(Centre(store, transport=httpx.MockTransport(gateway)), PASSWORD)
+        header = httpx.BasicAuth(*AUTH)._auth_header.encode()
+        scope = {"type": "http", "method": "POST", "path": "/api/logs/", "headers": [(b"authorization", header)]}
+        await proxy(scope, receive, send)
+
+    asyncio.run(inside())
+
+    assert gateway.requests == []
+    assert sent[0]["status"] == 499
 
 
 # -- websockets

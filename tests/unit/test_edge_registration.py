@@ -15,13 +15,8 @@ import pytest
 from pydantic import SecretStr
 
 from harbor_satellite.edge.credential import ground_control_url, open_ground_control
-from harbor_satellite.edge.registration import (
-    StoppedError,
-    ensure_registered,
-    new_token_given,
-    register_now,
-    token_sources,
-)
+from harbor_satellite.edge.registration import StoppedError, ensure_registered, register_now
+from harbor_satellite.edge.registration_attempt import new_token_given, token_sources
 from harbor_satellite.edge.site import verify_option
 from harbor_satellite.edge.status import StatusReader
 from harbor_satellite.errors import (

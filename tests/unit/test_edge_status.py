@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -227,17 +228,29 @@ def test_status_says_when_a_run_was_due_and_did_not_come(store: SatelliteStore) 
     assert read(store).runs.overdue_since == datetime(2026, 11, 23, 3, 30, tzinfo=UTC)
 
 
-def test_status_of_services_does_not_believe_a_process_that_is_gone(store: SatelliteStore) -> None:
+def test_status_of_services_does_not_believe_what_was_seen_before_a_power_cut(store: SatelliteStore) -> None:
     store.folder.mkdir()
-    gone = Sighting("agent", pid=2**22 + 1, started_at=NOW.timestamp(), restarts=2, last_end="signal 9")
-    write_sightings(store.folder, (Sighting("registry", pid=os.getpid(), started_at=NOW.timestamp()), gone))
+    started = NOW.timestamp()
+    gone = Sighting("gone", pid=2**22 + 1, started_at=started, restarts=2, last_end="signal 9")
+    reused = Sighting("reused", pid=os.getppid(), started_at=started)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        write_sightings(store.folder, (Sighting("registry", pid=child.pid, started_at=started), gone, reused))
 
-    services = read(store).services
+        services = read(store).services
+        child.kill()
 
     assert [(service.name, service.is_running, service.restarts) for service in services] == [
         ("registry", True, 0),
-        ("agent", False, 2),
+        ("gone", False, 2),
+        ("reused", False, 0),
     ]
+
+
+def test_status_of_services_of_an_unreadable_file_is_none(store: SatelliteStore) -> None:
+    store.folder.mkdir()
+    (store.folder / "services-seen.json").write_text('{"services": []}')
+
+    assert read(store).services == ()
 
 
 def test_status_says_when_the_agent_was_well_and_whether_the_registry_answers(store: SatelliteStore) -> None:

@@ -32,6 +32,22 @@ def local(clock: Clock) -> LocalAnswers:
     return LocalAnswers(clock)
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "said"),
+    [
+        ("/csrf-token", 422, {"detail": "CSRF protection is disabled."}),
+        ("/admin/storage", 200, {"default_result_storage_block_id": None}),
+    ],
+)
+def test_what_every_centre_answers_alike_is_not_asked_for(
+    local: LocalAnswers, path: str, status: int, said: object
+) -> None:
+    found = local.find("GET", path)
+
+    assert found is not None
+    assert (found[0], json.loads(found[2])) == (status, said)
+
+
 def test_pool_is_asked_for_once_in_an_hour(local: LocalAnswers, clock: Clock) -> None:
     assert local.find("GET", POOL) is None
     local.note("GET", POOL, ANSWER)

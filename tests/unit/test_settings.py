@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.project import project_dir
 from harbor_satellite.settings import GroundControlSettings, SatelliteSettings
 
@@ -46,6 +48,69 @@ def test_ground_control_settings_prefect_auth_comes_from_its_own_variable(monkey
     assert settings.prefect_auth_string is not None
     assert settings.prefect_auth_string.get_secret_value() == f"admin:{SECRET}"
     assert SECRET not in repr(settings)
+
+
+def _secrets(monkeypatch: pytest.MonkeyPatch, folder: Path, **values: str) -> None:
+    for name, value in values.items():
+        (folder / name).write_text(value, encoding="utf-8")
+    monkeypatch.setenv("HARBOR_SATELLITE_GROUND_CONTROL_SECRETS_DIR", str(folder))
+
+
+def test_ground_control_settings_are_read_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _secrets(
+        monkeypatch,
+        tmp_path,
+        HARBOR_SATELLITE_GROUND_CONTROL_DATABASE_URL=f"postgresql://{SECRET}\n",
+        PREFECT_API_AUTH_STRING=f"admin:{SECRET}",
+    )
+
+    settings = GroundControlSettings()
+
+    assert settings.database() == f"postgresql://{SECRET}"
+    assert settings.prefect_auth_string is not None
+    assert settings.prefect_auth_string.get_secret_value() == f"admin:{SECRET}"
+    assert SECRET not in repr(settings)
+
+
+def test_ground_control_settings_environment_stands_above_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _secrets(monkeypatch, tmp_path, HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME="of-the-file")
+    monkeypatch.setenv("HARBOR_SATELLITE_GROUND_CONTROL_SOURCE_USERNAME", "of-the-environment")
+
+    assert GroundControlSettings().source_username == "of-the-environment"
+
+
+def test_ground_control_settings_folder_of_secrets_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HARBOR_SATELLITE_GROUND_CONTROL_SECRETS_DIR", str(tmp_path / "nowhere"))
+
+    with pytest.raises(
+        InvalidInputError, match=r"no folder .*/nowhere, which HARBOR_SATELLITE_GROUND_CONTROL_SECRETS_DIR"
+    ):
+        GroundControlSettings()
+
+
+def test_ground_control_settings_secret_that_is_no_text_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _secrets(monkeypatch, tmp_path)
+    (tmp_path / "HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(InvalidInputError, match=r"admin_password.*UTF-8"):
+        GroundControlSettings()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_ground_control_settings_secret_that_may_not_be_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _secrets(monkeypatch, tmp_path, HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD=SECRET)
+    (tmp_path / "HARBOR_SATELLITE_GROUND_CONTROL_ADMIN_PASSWORD").chmod(0)
+
+    with pytest.raises(InvalidInputError, match=r"cannot read .* as user"):
+        GroundControlSettings()
 
 
 @pytest.mark.parametrize(

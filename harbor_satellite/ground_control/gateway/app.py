@@ -22,7 +22,6 @@ from harbor_satellite.ground_control.gateway.owners import Owners
 from harbor_satellite.ground_control.gateway.pools import Pools
 from harbor_satellite.ground_control.gateway.prefect_api import Answer, PrefectApi, PrefectAwayError
 from harbor_satellite.ground_control.gateway.requests import (
-    FORBIDDEN,
     NOTHING,
     TOO_MANY,
     CallerGoneError,
@@ -33,9 +32,11 @@ from harbor_satellite.ground_control.gateway.requests import (
     has_good_credential,
     maintenance,
     outline,
+    packed_for,
     path_of,
     read_body,
     refusal,
+    refusal_of,
 )
 from harbor_satellite.ground_control.gateway.rules import IDS_MAX, Allowed, Asked, few
 from harbor_satellite.ground_control.gateway.seen import Seen
@@ -54,10 +55,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 10  # calls of one satellite: its own proxy has 8, and a few must not take all ways to Prefect
+_AT_ONCE: Final = 10  # calls of one satellite: its own proxy has at most 8, and a few must not take all ways to Prefect
 _SOCKETS: Final = 4  # of one satellite; a worker and its runs share one
 _BURST: Final = 1000.0  # calls and looks of one satellite, after a pause
 _PER_SECOND: Final = 20.0
+_PAID_BYTES: Final = 256 * 1024  # of a body: a few packed bytes may hold as much as a body may at most
 _CHECKED_SECONDS: Final = 3.0  # between two looks whether a websocket's satellite is still let in
 _ANYWAY_SECONDS: Final = 60.0  # a credential ends without anybody changing it
 _DONE: Final = range(200, 300)
@@ -112,7 +114,7 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request, or one websocket."""
         if scope["type"] == "http":
-            await (await self._reply(scope, receive)).send(send)
+            await (await packed_for(scope, await self._reply(scope, receive))).send(send)
         elif scope["type"] == "websocket":
             await serve_socket(self, scope, receive, send)
 
@@ -203,6 +205,8 @@ class Gateway:
             call, params = find_call(scope["method"], path_of(scope))
             path = call.path
             raw = await read_body(scope, receive)
+            for _ in range(len(raw) // _PAID_BYTES):
+                await self._pay(caller)
             body = parse(raw) if raw else None
             return await self._answer(call, Asked(caller.satellite, params, body, client_of(scope)))
         except RefusedError as error:
@@ -210,7 +214,7 @@ class Gateway:
             logger.warning(
                 "call denied satellite=%s method=%s path=%s reason=%s", caller.satellite, scope["method"], path, error
             )
-            return refusal(FORBIDDEN, "not a call that this satellite may make")
+            return refusal_of(error)
         except CallerGoneError:
             return Reply(_CLOSED)
         except PrefectAwayError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
-from harbor_satellite.errors import AuthenticationError
+from harbor_satellite.errors import AuthenticationError, SizeLimitError, UntrustedDataError
 from harbor_satellite.ground_control.api.callers import parse_basic
 from harbor_satellite.ground_control.api.context import GATEWAY_PATH
 from harbor_satellite.ground_control.api.error_answers import CHALLENGE
 from harbor_satellite.ground_control.gateway.documents import BODY_MAX_BYTES, RefusedError, write
 from harbor_satellite.ground_control.models import Satellite
 from harbor_satellite.ground_control.satellites.credentials import check_usable, credentials_of
+from harbor_satellite.state.packed import GZIP, pack, pays, takes_packed, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +36,9 @@ _OUTLINE_MAX: Final = 100  # characters
 _BODY_SECONDS: Final = 30.0
 _HEADER_MAX: Final = 4096  # characters
 _LOOKUPS_AT_ONCE: Final = 8  # fewer than threads and database connections: wrong credentials must not take them all
+_PACKED_AT_ONCE: Final = 64 * 1024  # bytes; more are packed in a thread, while others are served
 RETRY_SECONDS: Final = 5
+BAD_REQUEST: Final = 400
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 TOO_LARGE: Final = 413
@@ -58,6 +61,7 @@ class Reply:
             headers = {}
         if self.body:
             headers["Content-Type"] = "application/json"
+            headers["Accept-Encoding"] = GZIP  # RFC 7694: a site packs its bodies only once it has been told
         raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": raw})
         await send({"type": "http.response.body", "body": self.body})
@@ -72,10 +76,30 @@ def refusal(status: int, message: str, headers: Mapping[str, str] | None = None)
     return Reply(status, write({"message": message, "detail": message, "code": status}), headers or {})
 
 
+def refusal_of(error: RefusedError) -> Reply:
+    """Make the answer to a call that is refused; it does not say what is wrong with one that is not the caller's."""
+    if isinstance(error, UnreadableError):
+        return refusal(BAD_REQUEST, str(error))
+    return refusal(FORBIDDEN, "not a call that this satellite may make")
+
+
+async def packed_for(scope: Scope, reply: Reply) -> Reply:
+    """Return an answer packed, if that pays and the caller takes it so."""
+    if not pays(reply.body) or not takes_packed(Headers(scope=scope).get("accept-encoding", "")):
+        return reply
+    is_small = len(reply.body) <= _PACKED_AT_ONCE
+    body = pack(reply.body) if is_small else await run_in_threadpool(pack, reply.body)
+    return replace(reply, body=body, headers={**reply.headers, "Content-Encoding": GZIP})
+
+
 def maintenance() -> Reply:
     """Make the answer that Prefect's client waits out for as long as it takes."""
     headers = {"Prefect-Maintenance": "true", "Retry-After": str(RETRY_SECONDS)}
     return refusal(MAINTENANCE, "Prefect cannot be asked now", headers)
+
+
+class UnreadableError(RefusedError):
+    """A packed body that cannot be unpacked; the message says why."""
 
 
 class CallerGoneError(Exception):
@@ -166,15 +190,31 @@ def outline(scope: Scope) -> str:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the body of a request, which must be plain JSON if there is any.
+    """Return the body of a request, unpacked, which must be JSON if there is any.
 
     Raises:
-        RefusedError: it is encoded, of another type, too large, or does not come.
+        RefusedError: it is in another coding than gzip, of another type, too large, or does not come.
+        UnreadableError: it cannot be unpacked.
         CallerGoneError: nobody waits for the answer any more.
     """
     headers = Headers(scope=scope)
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise RefusedError("an encoded body")
+    codings = [coding.strip().lower() for coding in headers.getlist("content-encoding")]
+    if codings not in ([], ["identity"], [GZIP]):
+        raise RefusedError("a body in a coding that is not taken")
+    body = await _received(receive)
+    if body and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise RefusedError("the body is not called JSON")
+    if codings != [GZIP]:
+        return body
+    try:
+        return unpack(body, BODY_MAX_BYTES)
+    except SizeLimitError as error:
+        raise RefusedError(str(error)) from None
+    except UntrustedDataError as error:
+        raise UnreadableError(str(error)) from None
+
+
+async def _received(receive: Receive) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(_BODY_SECONDS):
@@ -186,9 +226,6 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
                 if len(body) > BODY_MAX_BYTES:
                     raise RefusedError(f"the body is larger than {BODY_MAX_BYTES} bytes")
                 if not message.get("more_body"):
-                    break
+                    return bytes(body)
     except TimeoutError:
         raise RefusedError("the body does not come") from None
-    if body and headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise RefusedError("the body is not called JSON")
-    return bytes(body)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harbor_satellite.edge.own_registry import load_current, wanted_place, writer
-from harbor_satellite.edge.registry_service import make_services, probe_of, refresh_plan, registry_problem
+from harbor_satellite.edge.own_registry import load_current, save_current, wanted_place, writer
+from harbor_satellite.edge.registry_root import MARK_FILE, KnownRoot
+from harbor_satellite.edge.registry_service import make_services, refresh_plan, registry_problem
 from harbor_satellite.edge.registry_switch import switch_if_needed
 from harbor_satellite.edge.services import PLAN_FILE, Sighting, read_plan, write_sightings
 from harbor_satellite.edge.site import effective_settings, site_settings, with_local_registry
 from harbor_satellite.errors import InvalidInputError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.htpasswd import HtpasswdAuthenticator, set_password
 from harbor_satellite.satellite.generations import Generations, SiteGeneration, Standing, save_generations
 from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings
 from harbor_satellite.state.config import RegistrySettings, SatelliteConfig
 from harbor_satellite.state.desired import LocalTag
+from tests.ports import free_port
+from tests.unit.edge.conftest import make_pair
 
 if TYPE_CHECKING:
     from harbor_satellite.edge.services import Service
@@ -162,29 +166,95 @@ def test_wanted_place_auto_stays_with_the_kind_in_use(tmp_path: Path) -> None:
 
 def test_probe_asks_for_an_image_that_the_site_put_there(tmp_path: Path) -> None:
     settings = site(tmp_path)
-    make_services(settings)
-    store = SatelliteStore(tmp_path)
     url = f"http://{settings.registry_listen}/v2/"
 
-    nothing_yet = probe_of(settings, store)
+    nothing_yet = service(settings).probe
     apply_image(settings)
-    found = probe_of(settings, store)
+    found = service(settings).probe
 
     assert nothing_yet is not None
     assert found is not None
     assert (nothing_yet.url, found.url) == (url, f"{url}acme/app/manifests/{DIGEST}")
     assert "Authorization" not in found.headers
-    assert service(settings).probe == found
 
 
-def test_probe_logs_in_where_reading_needs_it(tmp_path: Path) -> None:
+def test_probe_logs_in_where_reading_needs_it_as_who_may_not_write(tmp_path: Path) -> None:
     settings = site(tmp_path, registry_anonymous_read=False)
 
     probe = service(settings).probe
 
     assert probe is not None
-    assert probe.headers["Authorization"] == writer(tmp_path).basic
-    assert "--authenticated-read" in service(settings).argv
+    name, _, password = base64.b64decode(probe.headers["Authorization"].removeprefix("Basic ")).decode().partition(":")
+    argv = service(settings).argv
+    assert name == "watchdog"
+    assert HtpasswdAuthenticator(tmp_path / "registry" / "htpasswd").verify(name, password)
+    assert argv[argv.index("--writer") + 1] == "satellite"
+    assert "--authenticated-read" in argv
+    assert service(settings).probe == probe
+
+
+def test_plan_holds_no_secret_of_the_writer(tmp_path: Path) -> None:
+    settings = site(tmp_path, registry_anonymous_read=False)
+
+    refresh_plan(settings)
+
+    plan = (tmp_path / PLAN_FILE).read_text()
+    assert writer(tmp_path).password.get_secret_value() not in plan
+    assert writer(tmp_path).basic not in plan
+
+
+def test_probe_of_a_certificate_for_a_name_goes_to_this_machine(tmp_path: Path) -> None:
+    certificate, key = make_pair(tmp_path, "DNS:shop.example")
+    port = free_port()
+    settings = site(
+        tmp_path / "site",
+        registry_listen=f"0.0.0.0:{port}",
+        registry_tls_certificate=certificate,
+        registry_tls_key=key,
+        local_registry_url=f"https://shop.example:{port}",
+    )
+
+    probe = service(settings).probe
+
+    assert probe is not None
+    assert probe.url.startswith(f"https://shop.example:{port}/v2/")
+    assert (probe.address, probe.certificate) == ("127.0.0.1", str(certificate))
+
+
+def test_registry_whose_disk_is_away_does_not_run_until_somebody_says_that_it_is_right(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    settings = site(tmp_path / "site", registry_root=root)
+    before = refresh_plan(settings)
+    current = load_current(settings.data_dir)
+    assert current
+    elsewhere = KnownRoot(str(root), "mark-of-the-disk", root.stat().st_dev + 1)
+    save_current(settings.data_dir, replace(current, known_root=elsewhere))
+
+    away = refresh_plan(settings)
+    reason = registry_problem(settings.data_dir)
+    (root / MARK_FILE).touch()
+    after = refresh_plan(settings)
+
+    assert [each.name for each in away.services] == ["agent"]
+    assert f"{root} is not the folder that held this site's images" in reason
+    assert f"touch {root / MARK_FILE}" in reason
+    assert after == before
+    assert registry_problem(settings.data_dir) == ""
+
+
+def test_registry_on_another_root_does_not_need_the_disk_that_is_away(tmp_path: Path) -> None:
+    root, other = tmp_path / "disk", tmp_path / "other"
+    settings = site(tmp_path / "site", registry_root=root)
+    refresh_plan(settings)
+    current = load_current(settings.data_dir)
+    assert current
+    elsewhere = KnownRoot(str(root), "mark-of-the-disk", root.stat().st_dev + 1)
+    save_current(settings.data_dir, replace(current, known_root=elsewhere))
+
+    plan = refresh_plan(settings.model_copy(update={"registry_root": other}))
+
+    assert [each.name for each in plan.services] == ["registry", "agent"]
+    assert str(other) in plan.services[0].argv
 
 
 def test_with_local_registry_before_the_agent_ran_is_what_the_settings_say(tmp_path: Path) -> None:
