@@ -16,7 +16,6 @@ import pytest
 
 from harbor_satellite.demo.images import AMD64, layer, push_image, tag_image
 from harbor_satellite.oci.reference import Reference
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.layout import LayoutRegistry
 from harbor_satellite.registry.server import create_registry_app
 from harbor_satellite.satellite.store import SatelliteStore
@@ -25,6 +24,7 @@ from harbor_satellite.state.names import GroupName, SatelliteName, group_state_r
 from harbor_satellite.state.satellite_state import SatelliteState, StatePin, satellite_state_json
 from harbor_satellite.state.wire import Registration
 from tests.fixtures_ground_control import serve, wait_for
+from tests.ports import free_port
 from tests.unit.satellite.site import put_state
 
 if TYPE_CHECKING:

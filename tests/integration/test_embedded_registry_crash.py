@@ -119,6 +119,14 @@ def push_until_killed(url: str, seed: int) -> None:
                 client.delete(f"/v2/{repository}/manifests/{old}")
 
 
+def wait_for_tags(root: Path, count: int) -> None:
+    """Wait until so many tags are there: how much is pushed in a second is the machine's choice."""
+    deadline = time.monotonic() + 60
+    while sum(path.read_text().count('"annotations"') for path in root.glob("*/index.json")) < count:
+        assert time.monotonic() < deadline, f"there are no {count} tags"
+        time.sleep(0.02)
+
+
 def test_embedded_registry_killed_while_pushing_keeps_every_tag_whole(tmp_path: Path) -> None:
     root = tmp_path / "registry"
     chance = random.Random(7)  # noqa: S311, a test's own choice
@@ -131,7 +139,8 @@ def test_embedded_registry_killed_while_pushing_keeps_every_tag_whole(tmp_path: 
             pushers = [threading.Thread(target=push_until_killed, args=(url, 10 * seed + one)) for one in range(2)]
             for pusher in pushers:
                 pusher.start()
-            time.sleep(chance.uniform(0.3, 1.2))
+            wait_for_tags(root, tags + 3)
+            time.sleep(chance.uniform(0, 0.9))
             process.send_signal(signal.SIGKILL)
             process.wait()
             for pusher in pushers:

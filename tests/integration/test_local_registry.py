@@ -17,7 +17,6 @@ from harbor_satellite.edge.registry_service import refresh_plan, registry_proble
 from harbor_satellite.edge.site import local_registry, with_local_registry
 from harbor_satellite.errors import InvalidInputError, RemoteError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.auth import Credentials
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import set_password
@@ -27,6 +26,7 @@ from harbor_satellite.satellite.store import SatelliteStore
 from harbor_satellite.settings import SatelliteSettings
 from harbor_satellite.state.desired import LocalTag
 from tests.fakes.services import PlannedServices
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

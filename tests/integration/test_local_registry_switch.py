@@ -23,7 +23,6 @@ from harbor_satellite.edge.services import read_sightings
 from harbor_satellite.edge.site import local_registry, with_local_registry
 from harbor_satellite.errors import ConflictError, RemoteError, StorageError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.copy import Copier, is_complete, publish_tags
 from harbor_satellite.registry.layout import LayoutRegistry
@@ -36,6 +35,7 @@ from harbor_satellite.state.desired import LocalTag
 from tests.fakes.services import PlannedServices
 from tests.fixtures_registry import run_embedded
 from tests.integration.test_local_registry import serving
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from harbor_satellite.oci.descriptor import Descriptor

@@ -22,8 +22,8 @@ from harbor_satellite.ground_control.models import Satellite
 from harbor_satellite.ground_control.people import users
 from harbor_satellite.ground_control.satellites import satellite_states
 from harbor_satellite.ground_control.satellites.sources import OciSource
-from harbor_satellite.processes import free_port
 from tests.fixtures_ground_control import ADMIN_PASSWORD, SOURCE_URL, _fresh, running_ground_control
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.fixtures_ground_control import GroundControl
 
-pytestmark = pytest.mark.prefect_server
+pytestmark = [pytest.mark.prefect_server, pytest.mark.timeout(400)]  # the first test waits for the server to start
 CRON_DEPLOYMENTS = 5  # all but provision-satellite
 
 
@@ -42,7 +42,7 @@ def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     api_url = f"http://127.0.0.1:{port}/api"
     server = start_prefect_server(folder, port)
     try:
-        server.wait_for(f"{api_url}/health", 90)
+        server.wait_for(f"{api_url}/health", 240)
         environment = {**os.environ, **prefect_environment(folder), "PREFECT_API_URL": api_url}
         deploy = [sys.executable, "-c", "from harbor_satellite.cli import main; main()", "ground-control", "deploy"]
         for _ in range(2):  # twice: what is there is changed, not doubled

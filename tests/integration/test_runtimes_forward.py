@@ -17,12 +17,12 @@ import pytest
 from harbor_satellite.edge.registry_process import forward_of
 from harbor_satellite.edge.registry_service import make_services
 from harbor_satellite.edge.restarts import CONFIGURATION_ERROR
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.settings import SatelliteSettings
 from tests.fakes.runtimes import push_small
 from tests.fixtures_registry import RunningRegistry, run_embedded
 from tests.integration.test_local_registry import make_pair
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
 from tests.fakes.runtimes import PROGRAMS, Containerd, Containerd2, Podman, PullError, Skopeo, make_host, push_small
 from tests.fixtures_registry import run_embedded, run_zot
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,7 +15,6 @@ from harbor_satellite.edge.registry_service import refresh_plan
 from harbor_satellite.edge.site import local_registry, with_local_registry
 from harbor_satellite.errors import InvalidInputError, RemoteError
 from harbor_satellite.oci.digest import Digest
-from harbor_satellite.processes import free_port
 from harbor_satellite.registry.client import HttpRegistry
 from harbor_satellite.registry.htpasswd import set_password
 from harbor_satellite.satellite.applied import Applied
@@ -27,6 +26,7 @@ from tests.fakes.runtimes import PROGRAMS, Containerd, Ctr, Podman, PullError, m
 from tests.fakes.services import PlannedServices
 from tests.fixtures_registry import run_embedded
 from tests.integration.test_local_registry import make_pair
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

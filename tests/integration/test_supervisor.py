@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harbor_satellite.edge.services import PLAN_FILE, RESTART_NOW, Probe
-from harbor_satellite.processes import free_port
 from tests.integration.supervised import DEAF, PACE, SLEEP, Supervised, became, is_gone, python, service
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,7 +14,7 @@ import pytest
 
 from harbor_satellite.edge.probe import is_answered
 from harbor_satellite.edge.services import Probe
-from harbor_satellite.processes import free_port
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

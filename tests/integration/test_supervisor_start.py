@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from harbor_satellite.edge.services import Service, ServicePlan, Sighting, read_sightings, write_plan
-from harbor_satellite.processes import Child, free_port
+from harbor_satellite.processes import Child
 from tests.acceptance.centre import CLI, wait_until
 from tests.integration.supervised import is_gone
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
