@@ -42,9 +42,19 @@ format: $(VENV)/.installed  ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: $(VENV)/.installed  ## Resolve the dependencies anew into constraints.txt (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-header --no-annotate --all-extras --group dev --group ci --upgrade pyproject.toml -o constraints.txt
+# Four locks, one resolution: what images and the pipeline install has the versions that tests run with. The
+# satellite's has prefect-client, the same Prefect without its server, in prefect's place.
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-header --no-annotate
+
+lock: $(VENV)/.installed  ## Resolve the dependencies anew into constraints*.txt (needs uv)
+	$(LOCK) --all-extras --group dev --group ci --upgrade pyproject.toml -o constraints.txt
+	$(LOCK) -c constraints.txt --upgrade --extra ground-control pyproject.toml -o constraints-ground-control.txt
+	$(LOCK) -c constraints.txt --upgrade --group ci -o constraints-ci.txt
+	$(BIN)/python -c 'import tomllib; \
+	  needed = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+	  print("\n".join(each.replace("prefect>", "prefect-client>") for each in needed))' \
+	  | $(LOCK) -c constraints.txt --upgrade - -o constraints-edge.txt
 
 clean:  ## Remove what make installed
 	rm -rf $(VENV) $(TOOLS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -37,3 +38,5 @@ class Build:
     epoch: int
     """Seconds: the commit's time; every file and image config is dated so."""
     mirrors: Mirrors = field(default_factory=Mirrors)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    """Images to be used in place of the table's: a tool's name → reference."""

@@ -44,11 +44,102 @@ PLATFORMS: Final = (
     Platform("linux/riscv64", "riscv64", "riscv64"),
 )
 
+# The images' Python is Debian trixie's.
+PYTHON_VERSION: Final = (3, 13)
+PYTHON_FULL_VERSION: Final = "3.13.5"
+_OLDEST_GLIBC: Final = {"x86_64": 5, "i686": 5}  # else 17: manylinux2014, the first for more than Intel's
+_OLD_TAGS: Final = {
+    17: ("manylinux2014",),
+    12: ("manylinux2010",),
+    5: ("manylinux1",),
+}
+
+
+def wheel_tags(platform: Platform) -> tuple[str, ...]:
+    """Return the platform tags of wheels that run there, such as `manylinux_2_41_ppc64le`, the best first.
+
+    pip does not conclude from a newer glibc to an older one: each is named (PEP 600), with its old name (PEP 513, 571,
+    599). Wheels for any platform need no tag.
+    """
+    major, newest = platform.glibc
+    tags: list[str] = []
+    for minor in range(newest, _OLDEST_GLIBC.get(platform.machine, 17) - 1, -1):
+        tags.append(f"manylinux_{major}_{minor}_{platform.machine}")
+        tags.extend(f"{old}_{platform.machine}" for old in _OLD_TAGS.get(minor, ()))
+    return tuple(tags)
+
+
+def marker_environment(platform: Platform) -> dict[str, str]:
+    """Return what a requirement's marker sees on a platform: all of PEP 508, nothing of the builder's."""
+    return {
+        "implementation_name": "cpython",
+        "implementation_version": PYTHON_FULL_VERSION,
+        "os_name": "posix",
+        "platform_machine": platform.machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": PYTHON_FULL_VERSION,
+        "python_version": f"{PYTHON_VERSION[0]}.{PYTHON_VERSION[1]}",
+        "sys_platform": "linux",
+        "extra": "",
+    }
+
+
 SATELLITE: Final = "satellite"
 GROUND_CONTROL: Final = "ground-control"
 
 PLATFORMS_OF: Final = {SATELLITE: PLATFORMS, GROUND_CONTROL: PLATFORMS[:2]}
 """Which image is built for which platforms."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why an image is not built for a platform: distributions of its lock that nobody offers for it, unbuilt."""
+
+    without_wheel: tuple[str, ...]
+    """The package index has no wheel of the locked version for the images' Python and glibc."""
+    nowhere: tuple[str, ...]
+    """Of these, what Debian does not have either, or not in a version that is wanted."""
+
+
+NOT_BUILT: Final[dict[str, dict[str, Missing]]] = {
+    SATELLITE: {},
+    # burner-redis, which Prefect's server needs, is written in Rust. Debian's argon2 is older than what we want.
+    GROUND_CONTROL: {
+        "linux/ppc64le": Missing(
+            ("argon2-cffi-bindings", "asyncpg", "bcrypt", "burner-redis", "orjson", "pyyaml", "ruamel-yaml-clib"),
+            ("argon2-cffi-bindings", "burner-redis"),
+        ),
+        "linux/s390x": Missing(
+            (
+                "argon2-cffi-bindings",
+                "asyncpg",
+                "bcrypt",
+                "burner-redis",
+                "cryptography",
+                "markupsafe",
+                "orjson",
+                "psycopg-binary",
+                "ruamel-yaml-clib",
+            ),
+            ("argon2-cffi-bindings", "burner-redis"),
+        ),
+        "linux/386": Missing(
+            (
+                *("argon2-cffi-bindings", "asyncpg", "bcrypt", "burner-redis", "cryptography", "greenlet"),
+                *("markupsafe", "psycopg-binary", "pyyaml", "regex"),
+            ),
+            ("argon2-cffi-bindings", "burner-redis"),
+        ),
+        "linux/riscv64": Missing(
+            ("asyncpg", "bcrypt", "burner-redis", "cffi", "cryptography", "orjson", "pyyaml", "ruamel-yaml-clib"),
+            ("burner-redis",),
+        ),
+    },
+}
+"""Which image is not built for which platforms, and why; the guide to images shows it."""
 
 
 def parse_platforms(names: Sequence[str], image: str) -> tuple[Platform, ...]:

@@ -1,0 +1,189 @@
+"""Publishes an image such that whoever pulls a wanted tag gets one that is signed.
+
+The order: the index by its commit's tag; signatures and attestations on the digest that came back; all of them
+verified, without the private key; only then the wanted tags. What fails before leaves no wanted tag behind.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import dagger
+from dagger import dag
+
+from ci.building import for_each
+from ci.debian import lock_name
+from ci.errors import PipelineError, UsageError
+from ci.locks import LOCK_OF
+from ci.manifests import size_bytes
+from ci.platforms import parse_platforms
+from ci.provenance import predicate
+from ci.references import parse_reference
+from ci.report import Row
+from ci.sboms import sbom
+from ci.signing import Published, signing_steps, verification_steps
+from ci.toolbox import WORK
+from ci.tools import TOOLS, tool
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ci.building import Built
+    from ci.context import Build
+    from ci.credentials import Secret
+    from ci.provenance import Origin
+    from ci.references import Reference
+    from ci.signing import Cosign
+    from ci.toolbox import Toolbox
+
+_PROVENANCE: Final = f"{WORK}/provenance.json"
+_COMMIT_DIGITS: Final = 12
+
+
+@dataclass(frozen=True)
+class Signing:
+    """How is signed and verified."""
+
+    cosign: Cosign
+    secrets: Mapping[str, Secret]
+    """Variable → value; only for the steps that sign."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """An image that is published, signed and verified."""
+
+    published: Published
+    tags: tuple[Reference, ...]
+    rows: tuple[Row, ...]
+    sboms: Mapping[str, dagger.File]
+    """Platform → SBOM."""
+
+
+def staging_tag(build: Build, *, is_changed: bool) -> str:
+    """Return the tag under which an image is while it is not signed yet: it names the commit.
+
+    Raises:
+        UsageError: the source is no checkout, or not the commit's: what is published must be found again.
+    """
+    if not build.commit:
+        raise UsageError(f"{build.source} is no git checkout: what is published must name its commit")
+    if is_changed:
+        raise UsageError(f"{build.source} differs from its commit {build.commit}: commit the changes, then publish")
+    return f"sha-{build.commit[:_COMMIT_DIGITS]}"
+
+
+async def image_sboms(toolbox: Toolbox, built: Built, version: str) -> Mapping[str, dagger.File]:
+    """Return platform → SBOM of an image, made beside each other.
+
+    Raises:
+        PipelineError: syft failed, or found nothing.
+    """
+    found: dict[str, dagger.File] = {}
+
+    async def one(platform: str) -> None:
+        found[platform] = await sbom(toolbox, built.containers[platform], sbom_name(built.image, platform), version)
+
+    await for_each(one, built.containers)
+    return {platform: found[platform] for platform in built.containers}
+
+
+def sbom_name(image: str, platform: str) -> str:
+    """Return the name of an SBOM: `satellite-linux-arm64`."""
+    return f"{image}-{platform.replace('/', '-')}"
+
+
+def sbom_file(image: str, platform: str) -> str:
+    """Return the file name of an SBOM: `satellite-linux-arm64.spdx.json`."""
+    return f"{sbom_name(image, platform)}.spdx.json"
+
+
+async def publish(
+    toolbox: Toolbox,
+    build: Build,
+    built: Built,
+    *,
+    where: Reference,
+    tags: Sequence[str],
+    signing: Signing,
+    origin: Origin,
+    started: datetime,
+) -> Publication:
+    """Publish, sign, attest and verify an image; then set its tags.
+
+    Args:
+        toolbox: cosign, oras and syft, with the registry's login.
+        build: what was built.
+        built: its image.
+        where: the repository, with the tag that it has until it is signed.
+        tags: those wanted.
+        signing: how.
+        origin: who built.
+        started: when the build began.
+
+    Raises:
+        PipelineError: a step failed; the wanted tags are as before, unless it was setting them.
+    """
+    sboms = await image_sboms(toolbox, built, build.version)
+    index = where.at((await _push(toolbox, built, where)).digest)
+    image = Published(
+        index,
+        await toolbox.platforms(index),
+        {platform: f"{WORK}/{sbom_file(built.image, platform)}" for platform in sboms},
+        _PROVENANCE,
+    )
+    if set(image.platforms) != set(built.containers):
+        raise PipelineError(f"{index} has {sorted(image.platforms)}, but built were {sorted(built.containers)}")
+    statement = _provenance(build, built, origin, started)
+    files = {image.sboms[platform]: file for platform, file in sboms.items()} | {_PROVENANCE: statement}
+    await toolbox.run_cosign(signing.cosign, signing_steps(signing.cosign, image), secrets=signing.secrets, files=files)
+    await toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
+    done = [await _tag(toolbox, built, index, tag) for tag in tags]
+    return Publication(image, tuple(done), await _rows(toolbox, built, image), sboms)
+
+
+async def _push(toolbox: Toolbox, built: Built, where: Reference) -> Reference:
+    """Push all platforms as one index, and return the reference with its digest."""
+    container = toolbox.with_login(dag.container(), where.registry)
+    try:
+        said = await container.publish(str(where), platform_variants=built.variants)
+    except dagger.QueryError as error:
+        raise PipelineError(f"{where} could not be pushed: {error}") from error
+    return parse_reference(said)
+
+
+async def _tag(toolbox: Toolbox, built: Built, index: Reference, tag: str) -> Reference:
+    """Push what is signed at one more tag; it has to be the same index."""
+    pushed = await _push(toolbox, built, index.tagged(tag))
+    if pushed.digest != index.digest:
+        raise PipelineError(f"{pushed} is not what was signed: {index}")
+    return index.tagged(tag)
+
+
+def _provenance(build: Build, built: Built, origin: Origin, started: datetime) -> dagger.File:
+    platforms = parse_platforms(list(built.containers), built.image)
+    locks = [LOCK_OF[built.image], *(f"ci/locks/{lock_name(built.image, platform)}" for platform in platforms)]
+    statement = predicate(
+        origin,
+        image=built.image,
+        version=build.version,
+        commit=build.commit,
+        epoch=build.epoch,
+        platforms=list(built.containers),
+        files={path: (build.source / path).read_bytes() for path in locks},
+        tools={name: tool(name, build.tools) for name in TOOLS},
+        started=started,
+        finished=datetime.now(UTC),
+    )
+    return dag.directory().with_new_file("provenance.json", json.dumps(statement)).file("provenance.json")
+
+
+async def _rows(toolbox: Toolbox, built: Built, image: Published) -> tuple[Row, ...]:
+    rows = []
+    for platform, reference in image.platforms.items():
+        size = size_bytes(await toolbox.manifest(reference), str(reference))
+        rows.append(Row(built.image, platform, size, reference.digest, built.smoke_seconds.get(platform)))
+    return tuple(rows)
