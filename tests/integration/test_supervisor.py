@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -30,6 +30,9 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 http.server.HTTPServer(("127.0.0.1", {port}), Answer).serve_forever()
 """
+
+
+_PATIENT: Final = {"hold_seconds": 20.0, "ready_seconds": 20.0}
 
 
 def probed(port: int, **more: float) -> Probe:
@@ -93,10 +96,11 @@ def test_supervisor_program_that_is_not_there_says_so_and_tries_again(tmp_path: 
 
 def test_supervisor_child_that_answers_is_left_alone_and_stopped_one_is_replaced(tmp_path: Path) -> None:
     port = free_port()
-    server = python("one", _SERVER.format(port=port), probe=probed(port))
+    server = python("one", _SERVER.format(port=port), probe=probed(port, timeout_seconds=2.0, grace_seconds=1000.0))
 
-    with Supervised(tmp_path, server) as supervised:
+    with Supervised(tmp_path, server, service("two", *SLEEP), pace=_PATIENT) as supervised:
         first = supervised.running("one")
+        supervised.running("two")  # which waits for the first one's answer
         time.sleep(1.0)
         untouched = supervised.seen("one")
         os.kill(first.pid, signal.SIGSTOP)  # the kernel accepts connections for it, and nobody answers
@@ -112,7 +116,7 @@ def test_supervisor_child_that_has_answered_is_replaced_within_its_grace_once_it
     port = free_port()
     server = python("one", _SERVER.format(port=port), probe=probed(port, grace_seconds=1000.0))
 
-    with Supervised(tmp_path, server, service("two", *SLEEP), pace={"hold_seconds": 20.0}) as supervised:
+    with Supervised(tmp_path, server, service("two", *SLEEP), pace=_PATIENT) as supervised:
         first = supervised.running("one")
         supervised.running("two")  # which waits for the first one's answer
         os.kill(first.pid, signal.SIGSTOP)

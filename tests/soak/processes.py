@@ -58,13 +58,13 @@ class Watch:
         with contextlib.suppress(OSError, AttributeError):
             status = Path(f"/proc/{pid}/status").read_text()
             rss, threads = _RSS.search(status), _THREADS.search(status)
+            if not rss or not threads:  # killed, and not waited for yet
+                return
             descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
             life = next((life for life in self.lives if (life.name, life.pid) == (name, pid)), None)
             if life is None:
                 life = Life(name, pid, now)
                 self.lives.append(life)
-            assert rss
-            assert threads
             life.samples.append(Sample(now - life.began, int(rss[1]), int(threads[1]), descriptors))
 
     def longest(self, name: str) -> Life | None:

@@ -53,6 +53,7 @@ def fill(store: SatelliteStore) -> None:
     store.claim_key(SECRET)
     store.renewal_key(SECRET)
     store.write_secret("registry/writer.json", WRITER)
+    store.write_secret("registry/external.json", WRITER)
 
 
 def shown(store: SatelliteStore) -> list[str]:
@@ -68,6 +69,7 @@ def check(store: SatelliteStore) -> None:
     assert previous.password.get_secret_value() == "made-up-secret before"
     assert store.claim_key("other") == store.renewal_key("other") == SECRET
     assert store.read_secret("registry/writer.json") == WRITER
+    assert store.read_secret("registry/external.json") == WRITER
 
 
 def test_secrets_switched_on_and_off_stay_the_same(store: SatelliteStore, caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +120,7 @@ def test_switch_keeps_when_the_credential_came(store: SatelliteStore) -> None:
 
 
 @pytest.mark.parametrize("switch", ["on", "off"])
-@pytest.mark.parametrize("writes", range(6))
+@pytest.mark.parametrize("writes", range(7))
 def test_switch_killed_between_writes_loses_nothing_and_is_finished_later(
     store: SatelliteStore, monkeypatch: pytest.MonkeyPatch, writes: int, switch: str
 ) -> None:
