@@ -30,19 +30,17 @@ container_runtime() {  # PROGRAM PACKAGE
     PATH=$PATH:/usr/sbin command -v "$1" >/dev/null 2>&1 || debian_package "$2"
 }
 
-containerd_2() {  # VERSION
-    command -v containerd2 >/dev/null 2>&1 && return
+go_program_with_excludes() {  # NAME PACKAGE VERSION
+    command -v "$1" >/dev/null 2>&1 && return
     if ! command -v go >/dev/null 2>&1; then
-        echo "no Go here: what needs containerd 2 is skipped"
+        echo "no Go here: what needs $1 is skipped"
         return
     fi
-    echo "building containerd 2"
+    echo "building $1"
     # Not by `go install`: its module excludes versions of others, which Go takes from a main module only.
     module=$(mktemp -d)
-    (
-        cd "$module" && go mod init tools && go get "github.com/containerd/containerd/v2/cmd/containerd@$1" \
-            && go build -o "$folder/bin/containerd2" github.com/containerd/containerd/v2/cmd/containerd
-    ) >/dev/null 2>&1 || echo "could not build containerd 2: what needs it is skipped"
+    (cd "$module" && go mod init tools && go get "$2@$3" && go build -o "$folder/bin/$1" "$2") >/dev/null 2>&1 \
+        || echo "could not build $1: what needs it is skipped"
     rm -rf "$module"
 }
 
@@ -64,7 +62,10 @@ elif [ "$2" = bench ]; then
     go_program regsync github.com/regclient/regclient/cmd/regsync@v0.11.7
     command -v skopeo >/dev/null 2>&1 || debian_package skopeo
 else
-    containerd_2 v2.0.5
+    go_program_with_excludes containerd2 github.com/containerd/containerd/v2/cmd/containerd v2.0.5
+    go_program_with_excludes docker-compose github.com/docker/compose/v2/cmd v2.40.3
+    go_program helm helm.sh/helm/v3/cmd/helm@v3.19.0
+    container_runtime redis-server redis-server
     container_runtime dockerd docker.io
     go_program cosign github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 fi

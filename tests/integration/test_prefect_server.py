@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -96,24 +97,27 @@ def test_cron_deployments_get_flow_runs(prefect_api: str) -> None:
     assert len(scheduled) == CRON_DEPLOYMENTS
 
 
-def test_event_starts_the_flow_with_the_group_it_names(prefect_api: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "payload"), [("group", {"group": "shops"}), ("rollout", {"rollout_id": 17})], ids=["group", "rollout"]
+)
+def test_event_starts_the_flow_with_what_it_names(prefect_api: str, kind: str, payload: dict[str, Any]) -> None:
     event = {
-        "event": "harbor-satellite.group.changed",
-        "resource": {"prefect.resource.id": "harbor-satellite.group.shops"},
-        "payload": {"group": "shops"},
+        "event": f"harbor-satellite.{kind}.changed",
+        "resource": {"prefect.resource.id": f"harbor-satellite.{kind}.17"},
+        "payload": payload,
         "occurred": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "id": "6d2f0f5e-5f0c-4d6e-9b59-7f5b7d0c1a11",
+        "id": str(uuid4()),
         "related": [],
     }
     httpx.post(f"{prefect_api}/events", json=[event], timeout=30).raise_for_status()
 
     deadline = time.monotonic() + 60
     parameters: list[dict[str, Any]] = []
-    while {"group": "shops"} not in parameters and time.monotonic() < deadline:
+    while payload not in parameters and time.monotonic() < deadline:
         parameters = [run["parameters"] for run in post(f"{prefect_api}/flow_runs/filter", {})]
         time.sleep(0.5)
 
-    assert {"group": "shops"} in parameters
+    assert payload in parameters
 
 
 @pytest.fixture
