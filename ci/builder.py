@@ -21,7 +21,8 @@ _APT_SOURCES: Final = "/run/secrets/apt.sources"
 _CA_BUNDLE: Final = "/run/secrets/ca-bundle.crt"
 
 _PACKAGE: Final = (
-    "harbor_satellite", "flows", "tasks", "deployments/*.py", "prefect.yaml", "pyproject.toml", "README.md", "LICENSE",
+    "harbor_satellite", "flows", "tasks", "deployments/*.py", "deployments/systemd", "prefect.yaml", "pyproject.toml",
+    "README.md", "LICENSE",
 )  # fmt: skip
 """What the wheel is made of."""
 _NOT_SOURCE: Final = (".git", ".venv", ".tools", ".ci", "**/__pycache__", "dist")

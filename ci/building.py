@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import dagger
-from dagger import dag
 
 from ci import images
 from ci.errors import PipelineError
@@ -35,15 +34,12 @@ class Built:
     """An image, built for its platforms."""
 
     image: str
-    containers: Mapping[str, dagger.Container]
-    """Platform → container, in the table's order."""
+    archive: dagger.File
+    """OCI archive of the index; its entry is called as the image is."""
+    parts: Mapping[str, dagger.File]
+    """Platform → OCI archive of its image alone, in the table's order."""
     smoke_seconds: Mapping[str, float]
     """Platform → how long its smoke run took; none for those not run."""
-
-    @property
-    def variants(self) -> list[dagger.Container]:
-        """The containers, as Dagger takes them together."""
-        return list(self.containers.values())
 
 
 async def build_image(build: Build, image: str, names: Sequence[str], *, jobs: int, has_smoke: bool) -> Built:
@@ -60,13 +56,12 @@ async def build_image(build: Build, image: str, names: Sequence[str], *, jobs: i
         PipelineError: one could not be built, or its smoke run failed.
     """
     platforms = parse_platforms(names, image)
-    containers: dict[str, dagger.Container] = {}
     seconds: dict[str, float] = {}
 
     async def one(platform: Platform) -> None:
         what = f"{image} for {platform.name} was not built"
         try:
-            container = containers[platform.name] = await images.container(build, image, platform).sync()
+            container = await images.container(build, image, platform).sync()
         except dagger.ExecError as error:
             raise failed(what, error) from error
         except dagger.QueryError as error:
@@ -75,7 +70,8 @@ async def build_image(build: Build, image: str, names: Sequence[str], *, jobs: i
             seconds[platform.name] = await smoke(build, image, platform, container)
 
     await for_each(one, platforms, jobs)
-    return Built(image, {platform.name: containers[platform.name] for platform in platforms}, seconds)
+    parts = {platform.name: images.platform_archive(build, image, platform) for platform in platforms}
+    return Built(image, images.archive(build, image, platforms), parts, seconds)
 
 
 async def for_each(work: Callable[[_Item], Awaitable[None]], items: Iterable[_Item], jobs: int = 0) -> None:
@@ -105,15 +101,20 @@ async def write_archive(built: Built, path: Path) -> Archive:
         PipelineError: what the engine wrote is no such archive.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    await dag.container().as_tarball(platform_variants=built.variants).export(str(path))
+    await built.archive.export(str(path))
     with path.open("rb") as file:
         return read_archive(file, str(path))
 
 
-def rows(built: Built, archive: Archive) -> tuple[Row, ...]:
-    """Return the closing table's rows of an image."""
-    seconds = built.smoke_seconds
+def rows(image: str, smoke_seconds: Mapping[str, float], archive: Archive) -> tuple[Row, ...]:
+    """Return the closing table's rows of an image.
+
+    Args:
+        image: its name.
+        smoke_seconds: platform → how long its smoke run took; none for those not run.
+        archive: what was built.
+    """
     return tuple(
-        Row(built.image, each.platform, archive.sizes_bytes[each.platform], each.digest, seconds.get(each.platform))
+        Row(image, each.platform, archive.sizes_bytes[each.platform], each.digest, smoke_seconds.get(each.platform))
         for each in archive.children
     )

@@ -84,9 +84,5 @@ async def publish_chart(
     image = Published(chart, {})
     await toolbox.run_cosign(signing.cosign, signing_steps(signing.cosign, image), secrets=signing.secrets)
     await toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
-    plain = ["--plain-http"] if is_plain_http else []
-    try:
-        await fresh(oras).with_exec(["tag", *plain, str(chart), tag], use_entrypoint=True).sync()
-    except dagger.ExecError as error:
-        raise failed(f"{where.tagged(tag)}: the tag could not be set", error) from error
+    await toolbox.tag(chart, tag)
     return chart

@@ -128,14 +128,18 @@ def _parser() -> argparse.ArgumentParser:
     sbom = verb("sbom", "Write the SBOM of each platform of images that are there (SPDX JSON)", "existing", "trust")
     sbom.add_argument("--output", type=Path, metavar="DIR", default=Path("dist"), help="where to (default: dist)")
     sbom.add_argument("--attest", action="store_true", help="sign and attach them as well, and verify")
-    release = verb(
-        "release", "Make a release of a git tag: images, packages, chart, checksums", "images", "push", "trust"
+    _release(
+        verb("release", "Make a release of a git tag: images, packages, chart, checksums", "images", "push", "trust")
     )
-    release.add_argument("--tag", dest="release_tag", required=True, metavar="vX.Y.Z", help="the release's git tag")
-    release.add_argument("--output", type=Path, metavar="DIR", default=Path("dist"), help="its files (default: dist)")
-    release.add_argument("--dry-run", action="store_true", help="build and show everything, publish nothing")
-    release.add_argument("--github", default="", metavar="OWNER/REPOSITORY", help="make the release at GitHub too")
     return parser
+
+
+def _release(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--tag", dest="release_tag", required=True, metavar="vX.Y.Z", help="the release's git tag")
+    add("--output", type=Path, metavar="DIR", default=Path("dist"), help="its files (default: dist)")
+    add("--dry-run", action="store_true", help="build and show everything, publish nothing")
+    add("--github", default="", metavar="OWNER/REPOSITORY", help="make the release at GitHub too")
 
 
 def _common(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,9 @@ BUILD_TYPE: Final = "urn:harbor-satellite:pipeline:v1"
 LOCAL_BUILDER: Final = "urn:harbor-satellite:builder:local"
 _DIGEST: Final = re.compile(r"@sha256:(?P<hex>[0-9a-f]{64})$")
 
+# As git and ssh name a repository: `git@github.com:acme/app.git`.
+_SCP: Final = re.compile(r"[\w.-]+@(?P<host>[\w.-]+):(?P<path>[^/].*)")
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -51,11 +54,11 @@ def origin_of(environment: Mapping[str, str]) -> Origin:
 
 
 def without_credentials(url: str) -> str:
-    """Return a URL without user and password; `git@host:path` and the like, which hold none, stay as they are."""
+    """Return the URL of a repository without user and password; empty for a folder, which nobody else can reach."""
+    if found := _SCP.fullmatch(url):
+        return f"ssh://{found['host']}/{found['path']}"
     parts = urlsplit(url)
-    if not parts.hostname:
-        return url
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.hostname else ""
 
 
 def predicate(
@@ -88,9 +91,6 @@ def predicate(
     materials = [_source(origin, commit)] if commit else []
     materials += [_file(path, content) for path, content in sorted(files.items())]
     materials += [_tool(name, reference) for name, reference in sorted(tools.items())]
-    run: dict[str, object] = {"startedOn": _stamp(started), "finishedOn": _stamp(finished)}
-    if origin.invocation:
-        run["invocationId"] = origin.invocation
     return {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
@@ -98,8 +98,13 @@ def predicate(
             "internalParameters": {"sourceDateEpoch": epoch},
             "resolvedDependencies": materials,
         },
-        "runDetails": {"builder": {"id": origin.builder}, "metadata": run},
+        "runDetails": {"builder": {"id": origin.builder}, "metadata": _run(origin, started, finished)},
     }
+
+
+def _run(origin: Origin, started: datetime, finished: datetime) -> dict[str, object]:
+    run: dict[str, object] = {"startedOn": _stamp(started), "finishedOn": _stamp(finished)}
+    return run | {"invocationId": origin.invocation} if origin.invocation else run
 
 
 def _source(origin: Origin, commit: str) -> dict[str, object]:

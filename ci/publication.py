@@ -21,7 +21,6 @@ from ci.locks import LOCK_OF
 from ci.manifests import size_bytes
 from ci.platforms import parse_platforms
 from ci.provenance import predicate
-from ci.references import parse_reference
 from ci.report import Row
 from ci.sboms import sbom
 from ci.signing import Published, signing_steps, verification_steps
@@ -76,8 +75,16 @@ def staging_tag(build: Build, *, is_changed: bool) -> str:
     return f"sha-{build.commit[:_COMMIT_DIGITS]}"
 
 
-async def image_sboms(toolbox: Toolbox, built: Built, version: str) -> Mapping[str, dagger.File]:
+async def image_sboms(
+    toolbox: Toolbox, image: str, parts: Mapping[str, dagger.File], version: str
+) -> Mapping[str, dagger.File]:
     """Return platform → SBOM of an image, made beside each other.
+
+    Args:
+        toolbox: has syft.
+        image: its name.
+        parts: platform → OCI archive of its image alone.
+        version: of the image.
 
     Raises:
         PipelineError: syft failed, or found nothing.
@@ -85,10 +92,10 @@ async def image_sboms(toolbox: Toolbox, built: Built, version: str) -> Mapping[s
     found: dict[str, dagger.File] = {}
 
     async def one(platform: str) -> None:
-        found[platform] = await sbom(toolbox, built.containers[platform], sbom_name(built.image, platform), version)
+        found[platform] = await sbom(toolbox, parts[platform], sbom_name(image, platform), version)
 
-    await for_each(one, built.containers)
-    return {platform: found[platform] for platform in built.containers}
+    await for_each(one, parts)
+    return {platform: found[platform] for platform in parts}
 
 
 def sbom_name(image: str, platform: str) -> str:
@@ -111,6 +118,7 @@ async def publish(
     signing: Signing,
     origin: Origin,
     started: datetime,
+    version_tag: str = "",
 ) -> Publication:
     """Publish, sign, attest and verify an image; then set its tags.
 
@@ -123,48 +131,42 @@ async def publish(
         signing: how.
         origin: who built.
         started: when the build began.
+        version_tag: one that never moves: if it is there already, it has to be of the same index.
 
     Raises:
         PipelineError: a step failed; the wanted tags are as before, unless it was setting them.
     """
-    sboms = await image_sboms(toolbox, built, build.version)
-    index = where.at((await _push(toolbox, built, where)).digest)
-    image = Published(
-        index,
-        await toolbox.platforms(index),
-        {platform: f"{WORK}/{sbom_file(built.image, platform)}" for platform in sboms},
-        _PROVENANCE,
-    )
-    if set(image.platforms) != set(built.containers):
-        raise PipelineError(f"{index} has {sorted(image.platforms)}, but built were {sorted(built.containers)}")
-    statement = _provenance(build, built, origin, started)
-    files = {image.sboms[platform]: file for platform, file in sboms.items()} | {_PROVENANCE: statement}
+    sboms = await image_sboms(toolbox, built.image, built.parts, build.version)
+    index = await toolbox.push(built.archive, built.image, where)
+    await _check_version(toolbox, index, version_tag)
+    paths = {platform: f"{WORK}/{sbom_file(built.image, platform)}" for platform in sboms}
+    image = Published(index, await toolbox.platforms(index), paths, _PROVENANCE)
+    _check_platforms(image, built)
+    statement = await _provenance(build, built, origin, started)
+    files = {paths[platform]: file for platform, file in sboms.items()} | {_PROVENANCE: statement}
     await toolbox.run_cosign(signing.cosign, signing_steps(signing.cosign, image), secrets=signing.secrets, files=files)
     await toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
-    done = [await _tag(toolbox, built, index, tag) for tag in tags]
+    done = [await toolbox.tag(index, tag) for tag in tags]
     return Publication(image, tuple(done), await _rows(toolbox, built, image), sboms)
 
 
-async def _push(toolbox: Toolbox, built: Built, where: Reference) -> Reference:
-    """Push all platforms as one index, and return the reference with its digest."""
-    container = toolbox.with_login(dag.container(), where.registry)
-    try:
-        said = await container.publish(str(where), platform_variants=built.variants)
-    except dagger.QueryError as error:
-        raise PipelineError(f"{where} could not be pushed: {error}") from error
-    return parse_reference(said)
+def _check_platforms(image: Published, built: Built) -> None:
+    if set(image.platforms) != set(built.parts):
+        raise PipelineError(f"{image.index} has {sorted(image.platforms)}, but built were {sorted(built.parts)}")
 
 
-async def _tag(toolbox: Toolbox, built: Built, index: Reference, tag: str) -> Reference:
-    """Push what is signed at one more tag; it has to be the same index."""
-    pushed = await _push(toolbox, built, index.tagged(tag))
-    if pushed.digest != index.digest:
-        raise PipelineError(f"{pushed} is not what was signed: {index}")
-    return index.tagged(tag)
+async def _check_version(toolbox: Toolbox, index: Reference, version_tag: str) -> None:
+    """A version that somebody may have pulled already stays what it was."""
+    if version_tag and version_tag in await toolbox.tags(index):
+        there = await toolbox.resolve(index.tagged(version_tag))
+        if there.digest != index.digest:
+            raise PipelineError(
+                f"{index.tagged(version_tag)} was published before, as {there.digest}: make a new version"
+            )
 
 
-def _provenance(build: Build, built: Built, origin: Origin, started: datetime) -> dagger.File:
-    platforms = parse_platforms(list(built.containers), built.image)
+async def _provenance(build: Build, built: Built, origin: Origin, started: datetime) -> dagger.File:
+    platforms = parse_platforms(list(built.parts), built.image)
     locks = [LOCK_OF[built.image], *(f"ci/locks/{lock_name(built.image, platform)}" for platform in platforms)]
     statement = predicate(
         origin,
@@ -172,9 +174,9 @@ def _provenance(build: Build, built: Built, origin: Origin, started: datetime) -
         version=build.version,
         commit=build.commit,
         epoch=build.epoch,
-        platforms=list(built.containers),
+        platforms=list(built.parts),
         files={path: (build.source / path).read_bytes() for path in locks},
-        tools={name: tool(name, build.tools) for name in TOOLS},
+        tools={name: await dag.container().from_(tool(name, build.tools)).image_ref() for name in TOOLS},
         started=started,
         finished=datetime.now(UTC),
     )

@@ -118,8 +118,8 @@ async def _shown(run: Run, plan: Plan, built: list[Built], folder: Folder) -> Im
         content = await write_archive(each, path)
         await anyio.Path(path).unlink()
         digests[each.image] = str(_repository(run, each.image).at(content.digest))
-        found += rows(each, content)
-        for platform, file in (await image_sboms(run.toolbox, each, plan.release.semver)).items():
+        found += rows(each.image, each.smoke_seconds, content)
+        for platform, file in (await image_sboms(run.toolbox, each.image, each.parts, plan.release.semver)).items():
             await folder.export(file, sbom_file(each.image, platform))
     return Images(digests, tuple(found))
 
@@ -129,7 +129,7 @@ async def _published(run: Run, plan: Plan, built: list[Built], folder: Folder) -
     digests: dict[str, str] = {}
     found: list[Row] = []
     for each in built:
-        publication = await publish_image(run, each, plan.tags, run.signing())
+        publication = await publish_image(run, each, plan.tags, run.signing(), plan.release.semver)
         digests[each.image] = str(publication.published.index)
         found += publication.rows
         for platform, file in publication.sboms.items():

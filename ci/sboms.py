@@ -19,12 +19,12 @@ _ARCHIVE: Final = f"{WORK}/image.tar"
 _SBOM: Final = f"{WORK}/sbom.spdx.json"
 
 
-async def sbom(toolbox: Toolbox, container: dagger.Container, name: str, version: str) -> dagger.File:
+async def sbom(toolbox: Toolbox, image: dagger.File, name: str, version: str) -> dagger.File:
     """Return the SBOM of one platform's image.
 
     Args:
         toolbox: has syft.
-        container: the image.
+        image: its OCI archive.
         name: the document's, such as `satellite-linux-arm64`: a file name without its end.
         version: of the image.
 
@@ -35,7 +35,7 @@ async def sbom(toolbox: Toolbox, container: dagger.Container, name: str, version
     done = (
         toolbox.container(SYFT)
         .with_env_variable("SYFT_CHECK_FOR_APP_UPDATE", "false")
-        .with_mounted_file(_ARCHIVE, container.as_tarball())
+        .with_mounted_file(_ARCHIVE, image)
         .with_exec([*argv, "--output", f"spdx-json={_SBOM}"], use_entrypoint=True)
     )
     try:

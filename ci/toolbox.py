@@ -93,8 +93,7 @@ class Toolbox:
         return {child.platform: reference.at(child.digest) for child in found}
 
     async def _fetched(self, verb: str, reference: Reference) -> bytes:
-        plain = ["--plain-http"] if reference.registry in self.plain_http else []
-        argv = ["manifest", verb, *plain, "--output", "fetched.json", str(reference)]
+        argv = ["manifest", verb, *self._plain(reference, "--plain-http"), "--output", "fetched.json", str(reference)]
         done = fresh(self.container(ORAS)).with_exec(argv, use_entrypoint=True)
         try:
             return (await done.file(f"{WORK}/fetched.json").contents()).encode()
@@ -108,6 +107,64 @@ class Toolbox:
             PipelineError: it is not there.
         """
         return reference.at(reference.digest or digest_of(await self.manifest(reference)))
+
+    async def tags(self, reference: Reference) -> frozenset[str]:
+        """Return the tags that a repository has now; it must be there.
+
+        Raises:
+            PipelineError: they cannot be read.
+        """
+        where = f"{reference.registry}/{reference.repository}"
+        argv = ["repo", "tags", *self._plain(reference, "--plain-http"), where]
+        done = fresh(self.container(ORAS)).with_exec(argv, use_entrypoint=True)
+        try:
+            return frozenset((await done.stdout()).split())
+        except dagger.ExecError as error:
+            raise failed(f"the tags of {where} cannot be read", error) from error
+
+    async def push(self, archive: dagger.File, name: str, where: Reference) -> Reference:
+        """Push what an OCI archive holds, as it is, and return the reference with the digest that the registry has.
+
+        Args:
+            archive: the archive.
+            name: its entry's.
+            where: with a tag.
+
+        Raises:
+            PipelineError: it could not be pushed, or what is there now is another.
+        """
+        oras = self.container(ORAS).with_mounted_file(f"{WORK}/image.tar", archive)
+        copy = ["cp", "--from-oci-layout", *self._plain(where, "--to-plain-http"), f"image.tar:{name}", str(where)]
+        try:
+            digest = (
+                await oras.with_exec(["resolve", "--oci-layout", f"image.tar:{name}"], use_entrypoint=True).stdout()
+            ).strip()
+            await fresh(oras).with_exec(copy, use_entrypoint=True).sync()
+        except dagger.ExecError as error:
+            raise failed(f"{where} could not be pushed", error) from error
+        pushed = await self.resolve(where)
+        if pushed.digest != digest:
+            raise PipelineError(f"{where} is {pushed.digest}, but pushed was {digest}")
+        return pushed
+
+    async def tag(self, reference: Reference, tag: str) -> Reference:
+        """Give what is there by digest one more tag, and return the reference by tag.
+
+        Raises:
+            PipelineError: the tag could not be set, or names another now.
+        """
+        wanted = reference.tagged(tag)
+        argv = ["tag", *self._plain(reference, "--plain-http"), str(reference), tag]
+        try:
+            await fresh(self.container(ORAS)).with_exec(argv, use_entrypoint=True).sync()
+        except dagger.ExecError as error:
+            raise failed(f"{wanted}: the tag could not be set", error) from error
+        if (found := await self.resolve(wanted)).digest != reference.digest:
+            raise PipelineError(f"{wanted} is {found.digest}, and not what was signed: {reference}")
+        return wanted
+
+    def _plain(self, reference: Reference, option: str) -> list[str]:
+        return [option] if reference.registry in self.plain_http else []
 
     async def run_cosign(
         self,

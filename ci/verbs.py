@@ -123,7 +123,8 @@ async def build_verb(run: Run) -> None:
         folder = run.options.output or Path(temporary)
         for image in run.options.images:
             built = await built_image(run, image)
-            found += rows(built, await write_archive(built, folder / f"{image}.oci.tar"))
+            content = await write_archive(built, folder / f"{image}.oci.tar")
+            found += rows(image, built.smoke_seconds, content)
     say(table(found))
 
 
@@ -169,13 +170,13 @@ async def sbom_verb(run: Run) -> None:
         if not image.platforms:
             raise PipelineError(f"{image.index} is no image")
         name = reference.repository.rpartition("/")[2]
-        containers = {
-            platform: run.toolbox.with_login(
-                dag.container(platform=dagger.Platform(platform)), reference.registry
-            ).from_(str(image.index))
+        parts = {
+            platform: run.toolbox.with_login(dag.container(platform=dagger.Platform(platform)), reference.registry)
+            .from_(str(image.index))
+            .as_tarball()
             for platform in image.platforms
         }
-        sboms = await image_sboms(run.toolbox, Built(name, containers, {}), reference.tag or image.index.digest)
+        sboms = await image_sboms(run.toolbox, name, parts, reference.tag or image.index.digest)
         for platform, file in sboms.items():
             path = folder / sbom_file(name, platform)
             await file.export(str(path))
@@ -212,8 +213,10 @@ async def built_image(run: Run, image: str) -> Built:
     return await build_image(run.build, image, options.platforms, jobs=options.jobs, has_smoke=options.smoke)
 
 
-async def publish_image(run: Run, built: Built, tags: tuple[str, ...], signing: Signing) -> Publication:
-    """Return an image, published below the prefix."""
+async def publish_image(
+    run: Run, built: Built, tags: tuple[str, ...], signing: Signing, version_tag: str = ""
+) -> Publication:
+    """Return an image, published below the prefix; see `publication.publish`."""
     if run.options.prefix is None:
         raise UsageError("--registry is missing")
     where = image_reference(run.options.prefix, built.image)
@@ -226,6 +229,7 @@ async def publish_image(run: Run, built: Built, tags: tuple[str, ...], signing: 
         signing=signing,
         origin=run.origin,
         started=run.started,
+        version_tag=version_tag,
     )
 
 

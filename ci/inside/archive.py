@@ -97,6 +97,10 @@ def write(file: Path, root: Descriptor, blobs: Blobs, name: str) -> None:
     }
     layout |= {f"blobs/{digest.replace(':', '/')}": content for digest, content in sorted(blobs.items())}
     with tarfile.open(file, "w", format=tarfile.PAX_FORMAT) as tar:
+        for path in ("blobs", "blobs/sha256"):  # some readers do not make the folders that they need
+            folder = tarfile.TarInfo(path)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
         for path, content in layout.items():
             member = tarfile.TarInfo(path)
             with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PUBLIC: Final = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
+OWN_SOURCES: Final = ("/etc/apt/sources.list", "/etc/apt/sources.list.d")
+"""Where Debian's mirrors are named by the machine that this runs on."""
 SNAPSHOTS: Final = (
     "https://snapshot.debian.org/archive/debian/{time}",
     "https://snapshot.debian.org/archive/debian-security/{time}",
@@ -76,6 +77,12 @@ def archive_roots(sources: str) -> tuple[str, ...]:
             roots += words[1:]
     usable = [root.rstrip("/") for root in roots if root.startswith(("http://", "https://", "file:"))]
     return tuple(dict.fromkeys(usable))
+
+
+def own_sources(places: Sequence[str] = OWN_SOURCES) -> tuple[Path, ...]:
+    """Return the apt sources of this machine, sorted."""
+    found = [file for place in map(Path, places) for file in (place, *place.glob("*.list"), *place.glob("*.sources"))]
+    return tuple(sorted(file for file in found if file.is_file()))
 
 
 def request_for(root: str, path: str) -> urllib.request.Request:
@@ -136,7 +143,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path)
     options = parser.parse_args(argv)
     wanted = parse_wanted(options.lock.read_text(encoding="utf-8"))
-    roots = archive_roots(options.sources.read_text(encoding="utf-8")) if options.sources else PUBLIC
+    sources = [options.sources] if options.sources else own_sources()
+    roots = archive_roots("\n".join(file.read_text(encoding="utf-8") for file in sources))
     if options.snapshot:
         roots += tuple(each.format(time=options.snapshot) for each in SNAPSHOTS)
     cache = options.cache or options.into

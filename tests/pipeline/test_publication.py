@@ -16,7 +16,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import dagger
@@ -35,10 +35,10 @@ from ci.provenance import Origin
 from ci.publication import Signing, publish
 from ci.references import Reference
 from ci.signing import Cosign, Trust, verification_steps
-from ci.toolbox import Toolbox
+from ci.toolbox import Toolbox, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from ci.publication import Publication
 
@@ -80,6 +80,8 @@ class Place:
     """A repository that nobody else uses."""
 
     reference: Reference
+    folder: Path
+    """For what is pushed there."""
 
     @property
     def url(self) -> str:
@@ -108,7 +110,7 @@ class Place:
             seen |= {child["digest"] for child in body.get("manifests", [])}
             for blob in (*([body["config"]] if "config" in body else []), *body.get("layers", [])):
                 data = httpx.get(f"{self.url}/blobs/{blob['digest']}", timeout=30).raise_for_status().content
-                yield from _unpacked(data) if blob["mediaType"].endswith("tar+gzip") else [data]
+                yield from _unpacked(data) if ".tar" in blob["mediaType"] else [data]
 
 
 def _unpacked(layer: bytes) -> Iterator[bytes]:
@@ -135,8 +137,8 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def place() -> Place:
-    return Place(Reference(REGISTRY, f"test/{uuid.uuid4().hex[:12]}/satellite"))
+def place(tmp_path: Path) -> Place:
+    return Place(Reference(REGISTRY, f"test/{uuid.uuid4().hex[:12]}/satellite"), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -162,28 +164,80 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[KeyPair, KeyPair]:
     return connected(both, tmp_path_factory.mktemp("keys") / "log")
 
 
-def small_image() -> Built:
+def small_image(folder: Path, version: str = "1.2.3") -> Built:
     """An image with one Debian package and nothing that could run, for two platforms."""
+    parts, blobs, children = {}, {}, []
+    for platform in PLATFORMS:
+        child, own = platform_image(platform, version)
+        blobs |= own
+        children.append({**child, "platform": dict(zip(("os", "architecture"), platform.split("/"), strict=True))})
+        parts[platform] = archive_file(folder, child, own)
+    index = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": children}).encode()
+    whole = archive_file(folder, described(INDEX, index), blobs | {digest_of(index): index})
+    return Built("satellite", whole, parts, dict.fromkeys(PLATFORMS, 1.0))
+
+
+def platform_image(platform: str, version: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """An image's descriptor, and its blobs by digest."""
     package = "Package: hello\nVersion: 1.0\nArchitecture: all\nStatus: install ok installed\nMaintainer: A <a@b.org>\n"
-    made = {
-        platform: dag.container(platform=dagger.Platform(platform))
-        .with_new_file("/var/lib/dpkg/status", f"{package}Description: {platform}\n")
-        .with_label("org.opencontainers.image.version", "1.2.3")
-        for platform in PLATFORMS
+    layer = packed({"var/lib/dpkg/status": f"{package}Description: {platform}\n".encode()})
+    system, architecture = platform.split("/")
+    config = json.dumps(
+        {
+            "os": system,
+            "architecture": architecture,
+            "config": {"Labels": {"org.opencontainers.image.version": version}},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
+        }
+    ).encode()
+    layers = [described("application/vnd.oci.image.layer.v1.tar", layer)]
+    about = {"config": described("application/vnd.oci.image.config.v1+json", config), "layers": layers}
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, **about}).encode()
+    return described(MANIFEST, manifest), {digest_of(blob): blob for blob in (layer, config, manifest)}
+
+
+def described(media_type: str, blob: bytes) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": digest_of(blob), "size": len(blob)}
+
+
+def archive_file(folder: Path, entry: dict[str, Any], blobs: Mapping[str, bytes]) -> dagger.File:
+    """An OCI archive with one entry, called `satellite`, in the engine."""
+    named = {**entry, "annotations": {"org.opencontainers.image.ref.name": "satellite"}}
+    files = {
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        "index.json": json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]}).encode(),
+        **{f"blobs/{digest.replace(':', '/')}": blob for digest, blob in blobs.items()},
     }
-    return Built("satellite", made, dict.fromkeys(PLATFORMS, 1.0))
+    file = folder / f"{uuid.uuid4().hex}.tar"
+    file.write_bytes(packed(files))
+    return dag.host().file(str(file))
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name in sorted({str(folder) for file in files for folder in Path(file).parents if folder.name}):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return made.getvalue()
 
 
 async def published(place: Place, signing: Signing, built: Built | None = None) -> Publication:
     return await publish(
         Toolbox({}, plain_http=frozenset({REGISTRY})),
         Build(PROJECT, "1.2.3", "0" * 40, 0),
-        built or small_image(),
+        built or small_image(place.folder),
         where=place.reference.tagged("sha-000000000000"),
         tags=("1.2.3", "1.2"),
         signing=signing,
         origin=Origin(),
         started=datetime.now(UTC),
+        version_tag="1.2.3",
     )
 
 
@@ -230,7 +284,7 @@ def test_publish_signature_lost_is_made_again(place: Place, keys: tuple[KeyPair,
     """Dagger keeps what a command line gave; a signature that the registry lost would not come back."""
 
     async def work() -> None:
-        built = small_image()
+        built = small_image(place.folder)
         first = await published(place, keys[0].signing, built)
         digest = first.published.index.digest
         kept = [digest, *(reference.digest for reference in first.published.platforms.values())]
@@ -241,6 +295,17 @@ def test_publish_signature_lost_is_made_again(place: Place, keys: tuple[KeyPair,
         assert second.published.index.digest == digest
 
     connected(work, log)
+
+
+def test_publish_version_that_is_there_is_never_replaced(
+    place: Place, keys: tuple[KeyPair, KeyPair], log: Path
+) -> None:
+    first = connected(lambda: published(place, keys[0].signing), log)
+
+    with pytest.raises(PipelineError, match=r"1\.2\.3 was published before, as sha256:"):
+        connected(lambda: published(place, keys[0].signing, small_image(place.folder, "1.2.3 once more")), log)
+
+    assert {place.manifest(tag)[0] for tag in ("1.2.3", "1.2")} == {first.published.index.digest}
 
 
 def test_publish_chart_is_signed_before_it_is_tagged(place: Place, keys: tuple[KeyPair, KeyPair], log: Path) -> None:

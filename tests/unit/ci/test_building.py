@@ -3,7 +3,7 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from ci.building import Built, for_each, rows
+from ci.building import for_each, rows
 from ci.errors import PipelineError
 from ci.manifests import Archive, Child
 from ci.report import Row
@@ -42,14 +42,13 @@ def test_for_each_failure_is_raised_by_itself_and_ends_the_others() -> None:
 
 
 def test_rows_platform_not_run_has_no_seconds() -> None:
-    built = Built("satellite", {}, {"linux/amd64": 1.5})
     archive = Archive(
         "sha256:0",
         (Child("linux/amd64", "sha256:1"), Child("linux/386", "sha256:2")),
         {"linux/amd64": 10, "linux/386": 20},
     )
 
-    assert rows(built, archive) == (
+    assert rows("satellite", {"linux/amd64": 1.5}, archive) == (
         Row("satellite", "linux/amd64", 10, "sha256:1", 1.5),
         Row("satellite", "linux/386", 20, "sha256:2", None),
     )

@@ -107,7 +107,10 @@ def test_origin_of_environment_names_the_builder(environment: dict[str, str], ex
     [
         ("https://user:secret@git.example.com:8443/a/b", "https://git.example.com:8443/a/b"),
         ("https://git.example.com/a", "https://git.example.com/a"),
-        ("git@git.example.com:a/b", "git@git.example.com:a/b"),
+        ("git@git.example.com:a/b.git", "ssh://git.example.com/a/b.git"),
+        ("/home/me/a", ""),
+        ("../a", ""),
+        ("", ""),
     ],
 )
 def test_without_credentials_url_loses_them(url: str, expected: str) -> None:
