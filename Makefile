@@ -8,7 +8,7 @@ export PATH := $(TOOLS)/bin:$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses 4 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-all check bench soak lock format clean
+.PHONY: help demo serve test test-all check bench edge-environment soak lock format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ check: $(VENV)/.installed  ## Check format, lint, types and layers
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed $(TOOLS)/.installed $(TOOLS)/.installed-bench  ## Measure copying beside every copier found on PATH, as ratios (about 10 minutes)
+bench: $(VENV)/.installed $(TOOLS)/.installed $(TOOLS)/.installed-bench edge-environment  ## Measure copying beside every copier found on PATH, as ratios (about 10 minutes)
 	$(BIN)/python -m tests.benchmarks
 
 soak: $(VENV)/.installed $(TOOLS)/.installed  ## Trouble a site with cuts and kills for half an hour (root; MINUTES=…)
@@ -56,6 +56,12 @@ lock: $(VENV)/.installed  ## Resolve the dependencies anew into constraints*.txt
 	  print("\n".join(each.replace("prefect>", "prefect-client>") for each in needed))' \
 	  | $(LOCK) -c constraints.txt --upgrade - -o constraints-edge.txt
 
+# A site as its image has it: prefect-client, and this checkout installed as it is now.
+edge-environment: $(VENV)/.installed $(TOOLS)/edge/.installed
+	rm -rf $(TOOLS)/wheel
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(TOOLS)/wheel .
+	$(TOOLS)/edge/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(TOOLS)/wheel/*.whl
+
 clean:  ## Remove what make installed
 	rm -rf $(VENV) $(TOOLS)
 
@@ -65,6 +71,11 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(TOOLS)/edge/.installed: constraints-edge.txt
+	$(PYTHON) -m venv --clear $(TOOLS)/edge
+	$(TOOLS)/edge/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints-edge.txt
 	@touch $@
 
 $(TOOLS)/.installed: tests/install-tools.sh

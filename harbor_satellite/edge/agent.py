@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -239,6 +240,8 @@ def _import_workers() -> Any:
     from harbor_satellite.edge import site_worker  # noqa: PLC0415  (reads the environment that was set by now)
 
     adopt_handlers()
+    gc.collect()
+    gc.freeze()  # what was imported stays: a collection after each run need not look through it
     return site_worker
 
 

@@ -269,7 +269,8 @@ def _next_registry(site: SatelliteSettings, place: Place, port: int) -> Service:
 
 
 def _agent(data_dir: Path) -> Service:
-    env = {"HARBOR_SATELLITE_DATA_DIR": str(data_dir)}
+    # Every run has threads of its own: the C library would keep what they freed in an arena for each.
+    env = {"HARBOR_SATELLITE_DATA_DIR": str(data_dir), "MALLOC_ARENA_MAX": "2"}
     settings_file = str(env_file() or "")
     alive_file = str(data_dir / ALIVE_FILE)
     return Service(AGENT, (*CLI, "edge", "agent"), env, alive_file=alive_file, settings_file=settings_file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import random
@@ -154,6 +155,7 @@ class SiteWorker(EdgeWorker):
         finally:
             self._begun.discard(str(flow_run.id))
             self._let_go(flow_run)
+            gc.collect()  # clients and engines go in circles: Python itself would look after dozens of runs
 
     def _let_go(self, flow_run: FlowRun) -> None:
         flow = str(flow_run.deployment_id)

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -149,7 +150,11 @@ def own_flow(entrypoint: str) -> Flow[..., Any]:
     if _ENTRYPOINT.fullmatch(entrypoint) is None or not Path(project_dir(), path).is_file():
         raise UntrustedDataError(f"not a flow of this installation: {entrypoint[:200]!r}")
     enter()
-    return load_flow_from_entrypoint(f"{Path(project_dir(), path)}:{name}", use_placeholder_flow=False)
+    before = sys.path.copy()
+    try:
+        return load_flow_from_entrypoint(f"{Path(project_dir(), path)}:{name}", use_placeholder_flow=False)
+    finally:
+        sys.path[:] = before  # Prefect puts two entries before it at each load, and leaves them there
 
 
 def _run(flow: Flow[..., Any], flow_run: FlowRun) -> int:

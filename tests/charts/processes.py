@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
 USER = 65532
 _BIN = Path(sys.executable).parent
@@ -178,13 +177,6 @@ def running(sockets: Path | None = None) -> Iterator[Running]:
             yield under_way
         finally:
             under_way.stop()
-
-
-def free_ports(count: int) -> Sequence[int]:
-    """Return ports that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _mounts(container: Container) -> set[str]:

@@ -20,7 +20,8 @@ import pytest
 
 from tests.charts.compose_files import compose_containers, made_secrets
 from tests.charts.helm_containers import chart_containers
-from tests.charts.processes import USER, Container, Running, free_ports, running
+from tests.charts.processes import USER, Container, Running, running
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +66,7 @@ def _redis_url() -> Iterator[str]:
         pytest.skip("Redis: no redis-server on PATH")
     if importlib.util.find_spec("prefect_redis") is None:
         pytest.skip("Redis: no prefect-redis in this environment")
-    (port,) = free_ports(1)
+    port = free_port()
     process = subprocess.Popen(
         [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
         stdout=subprocess.DEVNULL,
@@ -91,9 +92,9 @@ def _sets(databases: Callable[[str], str], **more: str) -> tuple[str, ...]:
 
 
 def test_chart_every_process_comes_up_and_a_flow_runs(pods: Running, databases: Callable[[str], str]) -> None:
-    ports = dict(zip(("prefect", "ground-control", "worker"), free_ports(3), strict=True))
+    ports = {name: free_port() for name in ("prefect", "ground-control", "worker")}
     found = chart_containers(_sets(databases), ports)
-    (second,) = free_ports(1)
+    second = free_port()
     replica = _moved(found["ground-control"], second, "ground-control-2")
 
     pods.run(found["migrate/ground-control"])
@@ -116,10 +117,10 @@ def test_chart_every_process_comes_up_and_a_flow_runs(pods: Running, databases: 
 def test_chart_over_redis_two_apis_and_two_services_share_the_work(
     pods: Running, databases: Callable[[str], str], redis_url: str
 ) -> None:
-    ports = dict(zip(("prefect", "ground-control", "worker"), free_ports(3), strict=True))
+    ports = {name: free_port() for name in ("prefect", "ground-control", "worker")}
     more = {"prefect.redis.enabled": "true", "secrets.prefectRedisUrl": redis_url, "prefect.replicas": "2"}
     found = chart_containers(_sets(databases, **more), ports)
-    (second,) = free_ports(1)
+    second = free_port()
     api, services = found["prefect"], found["prefect-services"]
     other = _moved(api, second, "prefect-2")
 
@@ -143,7 +144,7 @@ def test_chart_over_redis_two_apis_and_two_services_share_the_work(
 def test_compose_every_process_comes_up_and_a_flow_runs(
     pods: Running, databases: Callable[[str], str], tmp_path: Path
 ) -> None:
-    ports = dict(zip(("prefect", "ground-control", "worker"), free_ports(3), strict=True))
+    ports = {name: free_port() for name in ("prefect", "ground-control", "worker")}
     folder = made_secrets(tmp_path, source_password="made-up")
     # The database is another one than the file's.
     (folder / "database-url").write_text(databases("ground_control"), encoding="utf-8")

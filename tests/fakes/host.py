@@ -7,6 +7,7 @@ over the veth and back, so whatever crosses between the two crosses that link. N
 from __future__ import annotations
 
 import ctypes
+import ipaddress
 import os
 import secrets
 import shutil
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _CLONE_NEWNET: Final = 0x40000000  # linux/sched.h
-_NETWORK: Final = "10.214"
+_NETWORK: Final = ipaddress.IPv4Network("10.214.0.0/16")  # of 16,384 links: two alike would lead to each other
 _TABLE: Final = "harbor_satellite_test"
 
 
@@ -36,8 +37,8 @@ class Host:
     def __init__(self, ports: Collection[int]) -> None:
         self.name = f"hs-{secrets.token_hex(3)}"
         self._ports = ", ".join(map(str, sorted(ports)))
-        number = int(self.name[3:], 16) % 250 + 1
-        self._centre, self._site = f"{_NETWORK}.{number}.1", f"{_NETWORK}.{number}.2"
+        network = _NETWORK.network_address + 4 * secrets.randbelow(_NETWORK.num_addresses // 4)
+        self._centre, self._site = str(network + 1), str(network + 2)
         self._table = f"{_TABLE}_{self.name[3:]}"
 
     def __enter__(self) -> Self:

@@ -1,7 +1,6 @@
 """Handlers that sites call: zero touch registration and status reports."""
 
 import json
-import zlib
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
 
@@ -12,7 +11,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import SecretStr, ValidationError
 
-from harbor_satellite.errors import AuthenticationError
+from harbor_satellite.errors import AuthenticationError, SizeLimitError, UntrustedDataError
 from harbor_satellite.ground_control.api.callers import (
     BasicHeader,
     SharedContext,
@@ -31,6 +30,7 @@ from harbor_satellite.ground_control.people.audit_log import Actor
 from harbor_satellite.ground_control.satellites import credentials, registration, renewals
 from harbor_satellite.ground_control.satellites.credentials import SatelliteIdentity
 from harbor_satellite.ground_control.tokens import hash_token
+from harbor_satellite.state.packed import unpack
 from harbor_satellite.state.wire import (
     CredentialRenewal,
     Registration,
@@ -98,17 +98,12 @@ router.add_api_route(
 
 
 def _unpacked(body: bytes, most: int) -> bytes:
-    """Return what is in a compressed body; a small one may unpack to any size."""
-    unpacking = zlib.decompressobj(wbits=31)  # gzip
     try:
-        unpacked = unpacking.decompress(body, most)
-    except zlib.error as error:
-        raise HTTPException(400, "the body is no gzip") from error
-    if unpacking.unconsumed_tail:
-        raise HTTPException(413, f"the body is larger than {most} bytes")
-    if not unpacking.eof:
-        raise HTTPException(400, "the body ends too soon")
-    return unpacked
+        return unpack(body, most)
+    except SizeLimitError as error:
+        raise HTTPException(413, str(error)) from error
+    except UntrustedDataError as error:
+        raise HTTPException(400, str(error)) from error
 
 
 def _report_of(body: bytes) -> StatusReport:
