@@ -74,7 +74,9 @@ class Child:
     @property
     def returncode(self) -> int | None:
         """How it ended, or None while it runs."""
-        return self._process.poll()
+        if self._process.returncode is None and self._process.poll() is not None:
+            self._end_group()
+        return self._process.returncode
 
     def check(self) -> None:
         """Raise ``ChildError`` if it has ended."""
@@ -101,17 +103,25 @@ class Child:
 
     def wait(self, timeout_seconds: float | None = None) -> int:
         """Wait for its end, and return its status; ``subprocess.TimeoutExpired`` if it takes longer."""
-        return self._process.wait(timeout_seconds)
+        if self.returncode is None:
+            self._process.wait(timeout_seconds)
+            self._end_group()
+        return self._process.returncode
 
     def stop(self) -> None:
         """End it: politely first, its whole process group by force after ten seconds."""
-        if self.returncode is None:
-            self._process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_SECONDS)
+        if self.returncode is not None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)
+        self._end_group()
+        self._process.wait()
+
+    def _end_group(self) -> None:
+        """Kill what its group still has; at once when its end is known: later its id may be that of another."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
     def _tail(self) -> str:
         with self.log.open("rb") as file:

@@ -14,11 +14,10 @@ import yaml
 from harbor_satellite.central_service import prefect_environment
 from harbor_satellite.settings import GroundControlSettings, SatelliteSettings
 from tests.charts.compose_files import COMPOSE, VARIABLES, load, made_secrets
+from tests.ground_control.postgres import running_postgres
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.ground_control.postgres import PostgresServer
 
 _FILES = ("centre.yaml", "site.yaml")
 _PREFIX = "HARBOR_SATELLITE_GROUND_CONTROL_"
@@ -201,36 +200,33 @@ def test_secrets_script_twice_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres
-def test_postgres_init_makes_two_databases_that_are_apart(postgres_server: PostgresServer, tmp_path: Path) -> None:
+def test_postgres_init_makes_two_databases_that_are_apart(tmp_path: Path) -> None:
     psql = shutil.which("psql")
     if psql is None:
         pytest.skip("no psql on PATH")
     for name in ("ground_control", "prefect"):
         (tmp_path / f"{name}-database-password").write_text(f"it's {name}\n", encoding="utf-8")
-    env = {
-        "PATH": os.environ["PATH"],
-        "SECRETS": str(tmp_path),
-        "POSTGRES_USER": postgres_server.username,
-        "PGHOST": str(postgres_server.socket_dir),
-    }
-
-    done = subprocess.run(["sh", COMPOSE / "postgres-init.sh"], env=env, capture_output=True, text=True, check=False)
-
-    try:
-        assert done.returncode == 0, done.stderr
+    with running_postgres() as server:  # its own: the other one may hold databases of these names
+        env = {
+            "PATH": os.environ["PATH"],
+            "SECRETS": str(tmp_path),
+            "POSTGRES_USER": server.username,
+            "PGHOST": str(server.socket_dir),
+        }
         query = [psql, "--no-psqlrc", "--tuples-only", "--no-align", "--dbname", "ground_control", "--username"]
-        own = subprocess.run(
-            [*query, "ground_control", "-c", "CREATE TABLE t ()"], env=env, capture_output=True, check=False
+
+        done, own, other = (
+            subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+            for argv in (
+                ["sh", COMPOSE / "postgres-init.sh"],
+                [*query, "ground_control", "-c", "CREATE TABLE t ()"],
+                [*query, "prefect", "-c", "SELECT 1"],
+            )
         )
-        other = subprocess.run(
-            [*query, "prefect", "-c", "SELECT 1"], env=env, capture_output=True, text=True, check=False
-        )
-        assert own.returncode == 0, own.stderr
-        assert "permission denied for database" in other.stderr
-    finally:
-        for name in ("ground_control", "prefect"):
-            postgres_server.execute(f"DROP DATABASE IF EXISTS {name}")
-            postgres_server.execute(f"DROP ROLE IF EXISTS {name}")
+
+    assert done.returncode == 0, done.stderr
+    assert own.returncode == 0, own.stderr
+    assert "permission denied for database" in other.stderr
 
 
 def test_caddyfile_is_read_by_caddy() -> None:

@@ -33,9 +33,11 @@ class PostgresServer:
 
     def execute(self, statement: str) -> None:
         engine = make_engine(self.url("postgres")).execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(statement))
-        engine.dispose()
+        try:
+            with engine.connect() as connection:
+                connection.execute(text(statement))
+        finally:
+            engine.dispose()
 
 
 def _postgres_binaries() -> Path | None:

@@ -369,19 +369,19 @@ def reporter(site: Site, fraction: float = 0.5) -> Reporter:
 
 
 def test_reporter_waits_an_interval_after_a_report(site: Site) -> None:
-    assert reporter(site).report_once() == pytest.approx(285.0)
+    assert reporter(site).report_once() == pytest.approx(570.0)
     assert len(site.centre.taken) == 1
 
 
 def test_reporter_waits_longer_after_each_failure_and_starts_anew_after_a_success(site: Site) -> None:
     one = reporter(site, 1.0)
     site.centre.is_away = True
-    waits = [one.report_once() for _ in range(5)]
+    waits = [one.report_once() for _ in range(6)]
     site.centre.is_away = False
     one.report_once()
     site.centre.is_away = True
 
-    assert waits == [30, 60, 120, 240, 300]
+    assert waits == [30, 60, 120, 240, 480, 600]
     assert one.report_once() == 30
 
 

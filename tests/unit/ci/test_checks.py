@@ -1,3 +1,4 @@
+import os
 import subprocess
 from pathlib import Path
 
@@ -36,7 +37,10 @@ def test_make_arguments_arrive_as_they_were_given(tmp_path: Path) -> None:
     given = ["-k", "a and not b", "$HOME", "it's"]
     (tmp_path / "Makefile").write_text("test:\n\t@printf '%s\\n' $(PYTEST_OPTIONS)\n")
 
-    run = subprocess.run(make_arguments("test", given), cwd=tmp_path, capture_output=True, text=True, check=True)
+    environment = {"PATH": os.environ["PATH"]}  # without MAKELEVEL: a make below another says where it is
+    run = subprocess.run(
+        make_arguments("test", given), cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
 
     assert run.stdout.splitlines() == given
 
