@@ -21,6 +21,8 @@ class Platform:
     """As Debian calls the architecture: `ppc64el`."""
     machine: str
     """As `platform_machine` in a lock's markers and a wheel's tag call it: `ppc64le`."""
+    elf: int
+    """As a program's header calls it, `e_machine` (elf.h)."""
     glibc: tuple[int, int] = (2, 41)
     """Newest glibc that a wheel may want: trixie's."""
     qemu_cpu: str = ""
@@ -35,13 +37,13 @@ class Platform:
 
 
 PLATFORMS: Final = (
-    Platform("linux/amd64", "amd64", "x86_64", has_zot=True),
+    Platform("linux/amd64", "amd64", "x86_64", 62, has_zot=True),
     # QEMU computes pointer authentication in full unless the CPU has none: eight times slower.
-    Platform("linux/arm64", "arm64", "aarch64", qemu_cpu="cortex-a72", has_zot=True),
-    Platform("linux/ppc64le", "ppc64el", "ppc64le"),
-    Platform("linux/s390x", "s390x", "s390x"),
-    Platform("linux/386", "i386", "i686"),
-    Platform("linux/riscv64", "riscv64", "riscv64"),
+    Platform("linux/arm64", "arm64", "aarch64", 183, qemu_cpu="cortex-a72", has_zot=True),
+    Platform("linux/ppc64le", "ppc64el", "ppc64le", 21),
+    Platform("linux/s390x", "s390x", "s390x", 22),
+    Platform("linux/386", "i386", "i686", 3),
+    Platform("linux/riscv64", "riscv64", "riscv64", 243),
 )
 
 # The images' Python is Debian trixie's.

@@ -84,6 +84,7 @@ def program(build: Build, name: str, platform: Platform, *places: str) -> dagger
     """
     image = dag.container(platform=dagger.Platform(platform.name)).from_(tool(name, build.tools)).rootfs()
     pick = ["python3", "-m", "ci.inside.pick", "--from=/image", "--into=/layer", f"--as=usr/local/bin/{name}"]
+    pick.append(f"--machine={platform.elf}")
     container = (
         builder(build, "tree", "pick", "layer").with_mounted_directory("/image", image).with_exec([*pick, *places])
     )

@@ -244,6 +244,7 @@ def main(image: str, version: str) -> None:
     done = [f"{import_everything(with_server=is_centre)} modules imported"]
     if is_centre:
         done.append(f"prefect {output('prefect', '--version')}")
+        done.append(next(line for line in output("cosign", "version").splitlines() if line.startswith("GitVersion")))
     with tempfile.TemporaryDirectory() as folder:
         done += serve_once(Path(folder)) if is_centre else sync_once(Path(folder))
     sys.stdout.write("\n".join([says, *done, f"{time.monotonic() - started:.1f}"]) + "\n")

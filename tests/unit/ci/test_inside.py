@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -249,6 +251,29 @@ def test_find_takes_the_one_file_that_fits_and_refuses_two(tmp_path: Path) -> No
     tree.add_file(tmp_path / "usr/bin/zot", "")
     with pytest.raises(RuntimeError, match="2 files fit"):
         pick.find(tmp_path, ["usr/local/bin/zot*", "usr/bin/zot*"])
+
+
+def elf(machine: int, order: Literal["little", "big"]) -> bytes:
+    """Return the start of a program, as far as its machine (elf.h)."""
+    return b"\x7fELF\x02" + (b"\x01" if order == "little" else b"\x02") + bytes(12) + machine.to_bytes(2, order)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_right"),
+    [
+        pytest.param(elf(183, "little"), True, id="arm64"),
+        pytest.param(elf(62, "little"), False, id="amd64"),
+        pytest.param(elf(183, "big"), True, id="big-endian"),
+        pytest.param(b"#!/bin/sh\n" + b"\xb7\x00" * 10, False, id="script"),
+        pytest.param(b"", False, id="empty"),
+    ],
+)
+def test_check_machine_refuses_a_program_of_another_platform(tmp_path: Path, content: bytes, *, is_right: bool) -> None:
+    program = tmp_path / "cosign"
+    program.write_bytes(content)
+
+    with contextlib.nullcontext() if is_right else pytest.raises(RuntimeError, match="cosign is for machine"):
+        pick.check_machine(program, 183)
 
 
 def test_compile_folder_makes_byte_code_that_is_never_held_against_its_source(

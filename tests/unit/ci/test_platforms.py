@@ -95,7 +95,7 @@ def test_wheel_tags_go_from_the_newest_glibc_to_the_oldest(platform: Platform, f
 
 
 def test_wheel_tags_never_want_a_newer_glibc_than_the_platform_has() -> None:
-    platform = Platform("linux/amd64", "amd64", "x86_64", glibc=(2, 28))
+    platform = Platform("linux/amd64", "amd64", "x86_64", 62, glibc=(2, 28))
 
     assert wheel_tags(platform)[0] == "manylinux_2_28_x86_64"
 
