@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import uvicorn
+from argon2 import PasswordHasher
 from pydantic import SecretStr
 
 from harbor_satellite.ground_control.api.app import AppOptions, create_app
 from harbor_satellite.ground_control.database import SessionFactory, make_engine, make_session_factory, migrate
 from harbor_satellite.ground_control.models import Base, User
-from harbor_satellite.ground_control.people import users
+from harbor_satellite.ground_control.people import passwords, users
 from harbor_satellite.ground_control.people.audit_budget import RefusalBudget
 from harbor_satellite.ground_control.satellites.sources import HarborSource, OciSource, Source
 from harbor_satellite.harbor.client import HarborClient
@@ -33,6 +34,16 @@ if TYPE_CHECKING:
 
 ADMIN_PASSWORD = "Ground-Control-1"
 SOURCE_URL = "http://source.test:5000"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_password_hashes() -> Iterator[None]:
+    """Thousands of tests log in: in their own process a hash costs next to nothing; what it costs is a unit test's."""
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", cheap)
+        patch.setattr(passwords, "_NOBODY", cheap.hash("nobody"))
+        yield
 
 
 @pytest.fixture(scope="session")

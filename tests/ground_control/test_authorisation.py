@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import pytest
-from argon2 import PasswordHasher
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from harbor_satellite.ground_control.api import callers, site_callers
 from harbor_satellite.ground_control.api.app import AppOptions, create_app
 from harbor_satellite.ground_control.database import make_engine, make_session_factory
-from harbor_satellite.ground_control.people import passwords
 from harbor_satellite.ground_control.satellites.sources import OciSource
 
 if TYPE_CHECKING:
@@ -167,12 +165,6 @@ def test_list_of_own_changes_is_up_to_date(name: str) -> None:
     method, path = name.split()
 
     assert (method, path) in CALLS
-
-
-@pytest.fixture(autouse=True)
-def _cheap_hash_of_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unknown names are tried at each of many routes here; that they cost as much as known ones is shown elsewhere."""
-    monkeypatch.setattr(passwords, "_NOBODY", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash("x"))
 
 
 @pytest.fixture

@@ -309,7 +309,7 @@ def test_lock_leaves_sessions_and_tokens_alone(ground_control: GroundControl) ->
 
 def test_login_hashes_anew_what_was_hashed_with_other_parameters(ground_control: GroundControl) -> None:
     make_user(ground_control)
-    weak = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    weak = PasswordHasher(time_cost=1, memory_cost=16, parallelism=2).hash(PASSWORD)
     with ground_control.factory.begin() as session:
         session.execute(update(User).where(User.username == "ops").values(password_hash=weak))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from contextlib import suppress
 
@@ -62,6 +63,19 @@ def test_password_hash_is_argon2id_and_verifies() -> None:
     assert not verify_password(SecretStr("Right-Password-1"), None)
     assert not verify_password(SecretStr("Right-Password-1"), "not a hash")
     assert not verify_password(SecretStr("\ud800"), stored)
+
+
+def test_password_hash_costs_what_rfc_9106_recommends() -> None:
+    spec = importlib.util.find_spec("harbor_satellite.ground_control.people.passwords")
+    assert spec is not None
+    assert spec.loader is not None
+    fresh = importlib.util.module_from_spec(spec)  # as it is without the tests' cheap hashes
+    spec.loader.exec_module(fresh)
+
+    stored = fresh.hash_password(SecretStr("Right-Password-1"))
+
+    assert stored.startswith("$argon2id$v=19$m=65536,t=3,p=4$")  # the low-memory profile, section 4
+    assert fresh._NOBODY.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
 @pytest.mark.parametrize("password", ["Aa345678", "Aa1" + "x" * 125, "Ää345678"])
