@@ -16,12 +16,13 @@ from ci.engine import engine
 from ci.errors import PipelineError
 from ci.options import parse
 from ci.release import release_verb
+from ci.run import prepare
 from ci.toolbox import failed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from ci.verbs import Run
+    from ci.run import Run
 
 _VERBS: Final[dict[str, Callable[[Run], Awaitable[None]]]] = {
     "test": verbs.test_verb,
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks and return the exit code: 0, 1 where a step failed, 2 where it cannot begin."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        run = verbs.prepare(options, dict(os.environ))
+        run = prepare(options, dict(os.environ))
         with ExitStack() as stack:
             log = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8")) if options.quiet else sys.stderr
             anyio.run(_connected, run, log)

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 from dagger import dag
 
+from ci.checkout import untracked_patterns
 from ci.locks import parse_lock
 from ci.tools import BUILDER, tool
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import dagger
 
     from ci.context import Build
@@ -18,7 +21,8 @@ _PIPELINE: Final = "/pipeline"
 _PIP_CACHE: Final = "/cache/pip"
 _PIP_CONF: Final = "/run/secrets/pip.conf"
 _APT_SOURCES: Final = "/run/secrets/apt.sources"
-_CA_BUNDLE: Final = "/run/secrets/ca-bundle.crt"
+CA_BUNDLE: Final = "/run/secrets/ca-bundle.crt"
+"""Where the user's authorities are, if there are any."""
 
 _PACKAGE: Final = (
     "harbor_satellite", "flows", "tasks", "deployments/*.py", "deployments/systemd", "prefect.yaml", "pyproject.toml",
@@ -75,22 +79,33 @@ def _with_authorities(container: dagger.Container, build: Build) -> dagger.Conta
     if build.mirrors.ca_bundle is None:
         return container
     secret = dag.secret(f"file://{build.mirrors.ca_bundle.absolute()}", cache_key="ca_bundle")
-    container = container.with_mounted_secret(_CA_BUNDLE, secret)
+    # Nothing in it is secret, and apt reads it as a user of its own.
+    container = container.with_mounted_secret(CA_BUNDLE, secret, owner="0:0", mode=0o444)
     for variable in ("SSL_CERT_FILE", "PIP_CERT"):
-        container = container.with_env_variable(variable, _CA_BUNDLE)
+        container = container.with_env_variable(variable, CA_BUNDLE)
     return container
 
 
 def wheel(build: Build) -> dagger.Directory:
     """Return a folder with the wheel alone; the same for the same package, whatever else of the checkout changed."""
-    source = dag.host().directory(str(build.source), include=list(_PACKAGE), exclude=["**/__pycache__"])
+    source = dag.host().directory(str(build.source), include=list(_PACKAGE), exclude=not_in_wheel(build.source))
     return _built(build, source, "wheel")
 
 
 def dist(build: Build) -> dagger.Directory:
-    """Return a folder with the wheel and the sdist."""
-    source = dag.host().directory(str(build.source), exclude=list(_NOT_SOURCE), gitignore=True)
+    """Return a folder with the wheel and the sdist; the sdist has what git keeps, and nothing else that lies there."""
+    source = dag.host().directory(str(build.source), exclude=not_in_sdist(build.source), gitignore=True)
     return wheel(build).with_directory("/", _built(build, source, "sdist"))
+
+
+def not_in_wheel(source: Path) -> list[str]:
+    """Return patterns of what stays out of the wheel though it is in the package's folders: what git ignores."""
+    return ["**/__pycache__", *untracked_patterns(source, is_ignored_only=True)]
+
+
+def not_in_sdist(source: Path) -> list[str]:
+    """Return patterns of what stays out of the sdist: all that git does not keep, such as files of another run."""
+    return [*_NOT_SOURCE, *untracked_patterns(source, is_ignored_only=False)]
 
 
 def _built(build: Build, source: dagger.Directory, target: str) -> dagger.Directory:

@@ -1,4 +1,4 @@
-"""The packaged chart as an OCI artifact: pushed by digest alone, signed, verified, and only then tagged."""
+"""The packaged chart as an OCI artifact: pushed by digest alone, signed and verified; whoever tags it comes after."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import dagger
+from dagger import dag
 
 from ci.signing import Published, signing_steps, verification_steps
 from ci.toolbox import WORK, digest_of, failed, fresh
 from ci.tools import ORAS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ci.publication import Signing
     from ci.references import Reference
     from ci.toolbox import Toolbox
@@ -53,29 +56,28 @@ def push_arguments(where: Reference, archive: str, *, epoch: int, is_plain_http:
     ]
 
 
-async def publish_chart(
-    toolbox: Toolbox, archive: dagger.File, config: str, *, where: Reference, tag: str, epoch: int, signing: Signing
+async def push_chart(
+    toolbox: Toolbox, archive: Path, config: str, *, where: Reference, epoch: int, signing: Signing
 ) -> Reference:
-    """Push a packaged chart, sign it, verify the signature and tag it; return it by digest.
+    """Push a packaged chart, sign it and verify the signature; return it by digest. It has no tag yet.
 
     Args:
         toolbox: oras and cosign, with the registry's login.
-        archive: the packaged chart.
+        archive: the packaged chart, on this machine.
         config: see `chart_config`.
         where: its repository.
-        tag: the version, as the chart says it.
         epoch: seconds; see `push_arguments`.
         signing: how.
 
     Raises:
-        PipelineError: a step failed; the tag is as before.
+        PipelineError: a step failed.
     """
-    is_plain_http = where.registry in toolbox.plain_http
-    name = await archive.name()
+    file = dag.host().file(str(archive))
     oras = fresh(
-        toolbox.container(ORAS).with_file(f"{WORK}/{name}", archive).with_new_file(f"{WORK}/config.json", config)
+        toolbox.container(ORAS).with_file(f"{WORK}/{archive.name}", file).with_new_file(f"{WORK}/config.json", config)
     )
-    pushed = oras.with_exec(push_arguments(where, name, epoch=epoch, is_plain_http=is_plain_http), use_entrypoint=True)
+    argv = push_arguments(where, archive.name, epoch=epoch, is_plain_http=where.registry in toolbox.plain_http)
+    pushed = oras.with_exec(argv, use_entrypoint=True)
     try:
         manifest = await pushed.file(f"{WORK}/manifest.json").contents()
     except dagger.ExecError as error:
@@ -84,5 +86,4 @@ async def publish_chart(
     image = Published(chart, {})
     await toolbox.run_cosign(signing.cosign, signing_steps(signing.cosign, image), secrets=signing.secrets)
     await toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
-    await toolbox.tag(chart, tag)
     return chart

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _VERSION: Final = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
 _VERSION_FILE: Final = "harbor_satellite/__init__.py"
+_SPECIAL: Final = re.compile(r"[\\*?\[\]!]")
 _NO_TIME: Final = 315_532_800  # 1980: a zip file, which a wheel is, knows no earlier date
 
 
@@ -70,15 +71,49 @@ def commit_of(source: Path, tag: str) -> str:
     return _git(source, "rev-parse", "--verify", f"refs/tags/{tag.removeprefix('refs/tags/')}^{{commit}}")
 
 
+def tracked_texts(source: Path, *folders: str) -> dict[str, str]:
+    """Return path in the checkout → content of the files below folders that git keeps.
+
+    Never what merely lies there: a folder that is tried out holds secrets, which git ignores.
+
+    Raises:
+        UsageError: one is gone, or is no text.
+    """
+    try:
+        return {path: (source / path).read_text(encoding="utf-8") for path in _paths(source, "--", *folders)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{source}: a file that git keeps cannot be read: {error}") from error
+
+
+def untracked_patterns(source: Path, *, is_ignored_only: bool) -> tuple[str, ...]:
+    """Return patterns, as Dagger reads them, of all in the checkout that git does not keep.
+
+    Beside the `.gitignore` files this knows what a user ignores by `.git/info/exclude` or for all repositories.
+
+    Args:
+        source: the checkout; of what is none, nothing is known.
+        is_ignored_only: leave out what is new, and not ignored.
+    """
+    ignored = _paths(source, "--others", "--directory", "--ignored", "--exclude-standard")
+    others = () if is_ignored_only else _paths(source, "--others", "--directory")
+    # Both: an ignored file in a new folder is in the one list, and its folder in the other.
+    paths = sorted({path.rstrip("/") for path in (*ignored, *others)} - {""})
+    return tuple(_SPECIAL.sub(r"\\\g<0>", path) for path in paths)
+
+
 def remote_url(source: Path) -> str:
     """Return the URL from which the checkout came; empty: none. It may hold credentials."""
     return _git(source, "config", "--get", "remote.origin.url")
 
 
+def _paths(source: Path, *arguments: str) -> tuple[str, ...]:
+    return tuple(path for path in _git(source, "ls-files", "-z", *arguments).split("\0") if path)
+
+
 def _git(source: Path, *arguments: str) -> str:
     command = ("git", "-C", str(source), *arguments)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed words
+        done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)  # noqa: S603 - fixed words
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import dagger
 from dagger import dag
 
-from ci.builder import with_pip, with_sources
+from ci.builder import CA_BUNDLE, with_pip, with_sources
+from ci.checkout import untracked_patterns
 from ci.tools import BUILDER, tool
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def run_make(build: Build, target: str, arguments: Sequence[str] = ()) -> 
     Raises:
         dagger.ExecError: it failed; holds what it printed.
     """
-    source = dag.host().directory(str(build.source), exclude=list(_NOT_SOURCE), gitignore=True)
+    source = dag.host().directory(str(build.source), exclude=not_checked(build.source), gitignore=True)
     packages = (*_PACKAGES, *_TEST_PACKAGES) if target == TEST else _PACKAGES
     container = _with_caches(with_pip(_with_packages(build, packages), build), build)
     said = await (
@@ -57,6 +58,11 @@ async def run_make(build: Build, target: str, arguments: Sequence[str] = ()) -> 
     return summary(said)
 
 
+def not_checked(source: Path) -> list[str]:
+    """Return patterns of what stays on this machine: what git ignores. What is new is tested before it is committed."""
+    return [*_NOT_SOURCE, *untracked_patterns(source, is_ignored_only=True)]
+
+
 def make_arguments(target: str, arguments: Sequence[str]) -> list[str]:
     """Return the command line of make.
 
@@ -66,6 +72,23 @@ def make_arguments(target: str, arguments: Sequence[str]) -> list[str]:
     """
     quoted = shlex.join(arguments).replace("$", "$$")
     return ["make", target, *([f"PYTEST_OPTIONS={quoted}"] if arguments else [])]
+
+
+def apt_script(packages: Sequence[str], sources: str | None, authorities: str | None) -> str:
+    """Return the shell's line that installs Debian packages.
+
+    Args:
+        packages: their names.
+        sources: path of the user's sources; None: the container's.
+        authorities: path of a CA bundle, of which apt does not learn by a variable; None: the container's.
+    """
+    apt = "apt-get -qq"
+    if sources is not None:
+        apt += f" -o Dir::Etc::sourcelist={sources} -o Dir::Etc::sourceparts=/dev/null"
+    if authorities is not None:
+        apt += f" -o Acquire::https::CAInfo={authorities}"
+    # One step: an index from the cache would name files that are gone by now.
+    return f"{apt} update && {apt} install --yes --no-install-recommends {' '.join(packages)}"
 
 
 def summary(said: str) -> str:
@@ -83,11 +106,8 @@ def cache_name(kind: str, *made_of: str) -> str:
 def _with_packages(build: Build, packages: Sequence[str]) -> dagger.Container:
     """Return a container with Debian packages installed."""
     container, sources = with_sources(dag.container().from_(tool(BUILDER, build.tools)), build)
-    apt = "apt-get -qq"
-    if sources is not None:
-        apt += f" -o Dir::Etc::sourcelist={sources} -o Dir::Etc::sourceparts=/dev/null"
-    # One step: an index from the cache would name files that are gone by now.
-    script = f"{apt} update && {apt} install --yes --no-install-recommends {' '.join(packages)}"
+    authorities = None if build.mirrors.ca_bundle is None else CA_BUNDLE
+    script = apt_script(packages, sources, authorities)
     return container.with_env_variable("DEBIAN_FRONTEND", "noninteractive").with_exec(["sh", "-c", script])
 
 

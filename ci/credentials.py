@@ -10,13 +10,22 @@ import binascii
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ci.errors import UsageError
+from ci.references import DOCKER_HUB
 from ci.signing import IDENTITY_VARIABLES, PASSWORD_VARIABLE, PRIVATE_KEY_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+_DOCKER_HUB_KEY: Final = "https://index.docker.io/v1/"
+_LOGIN_VARIABLES: Final = (
+    "REGISTRY_USERNAME",
+    "REGISTRY_USERNAME_FILE",
+    "REGISTRY_PASSWORD",
+    "REGISTRY_PASSWORD_FILE",
+)
 
 
 @dataclass(frozen=True)
@@ -78,22 +87,45 @@ def signing_secrets(environment: Mapping[str, str], *, is_keyless: bool) -> dict
     }
 
 
+def registry_logins(
+    environment: Mapping[str, str], registries: Iterable[str], docker_config: Path | None
+) -> dict[str, Login]:
+    """Return registry → who pushes there, where somebody is known; see `registry_login`.
+
+    Raises:
+        UsageError: there are several registries, and the variables do not say whose login they hold.
+    """
+    names = sorted(set(registries))
+    if len({config_key(name) for name in names}) > 1 and any(environment.get(name) for name in _LOGIN_VARIABLES):
+        raise UsageError(
+            f"REGISTRY_USERNAME and REGISTRY_PASSWORD are for one registry, but named are {', '.join(names)}: "
+            "give the logins with --docker-config"
+        )
+    found = {name: registry_login(environment, name, docker_config) for name in names}
+    return {name: login for name, login in found.items() if login is not None}
+
+
+def config_key(registry: str) -> str:
+    """Return how a Docker configuration calls a registry: by its host and port, but for Docker Hub."""
+    return _DOCKER_HUB_KEY if registry in DOCKER_HUB else registry
+
+
 def registry_login(environment: Mapping[str, str], registry: str, docker_config: Path | None) -> Login | None:
     """Return who pushes to a registry; None: nobody in particular.
 
     Args:
-        environment: REGISTRY_USERNAME and REGISTRY_PASSWORD (or REGISTRY_PASSWORD_FILE) come first.
+        environment: REGISTRY_USERNAME and REGISTRY_PASSWORD (or either with _FILE) come first.
         registry: host and port.
         docker_config: a file such as ~/.docker/config.json.
 
     Raises:
         UsageError: one of the two is missing, or the file is malformed or names the registry without a password.
     """
-    username, password = environment.get("REGISTRY_USERNAME", ""), read_secret(environment, "REGISTRY_PASSWORD")
+    username, password = read_secret(environment, "REGISTRY_USERNAME"), read_secret(environment, "REGISTRY_PASSWORD")
     if username and password:
-        return Login(username, password)
+        return Login(username.value, password)
     if username or password:
-        raise UsageError("REGISTRY_USERNAME and REGISTRY_PASSWORD (or REGISTRY_PASSWORD_FILE) belong together")
+        raise UsageError("REGISTRY_USERNAME and REGISTRY_PASSWORD (or either with _FILE) belong together")
     if docker_config is None:
         return None
     try:
@@ -108,17 +140,21 @@ def registry_login(environment: Mapping[str, str], registry: str, docker_config:
 def docker_config_text(logins: Mapping[str, Login]) -> Secret:
     """Return a Docker configuration with these logins, for the tools that run in containers."""
     auths = {
-        registry: {"auth": base64.b64encode(f"{login.username}:{login.password.value}".encode()).decode()}
+        # By its own name too: not every tool knows all names of Docker Hub.
+        key: {"auth": base64.b64encode(f"{login.username}:{login.password.value}".encode()).decode()}
         for registry, login in logins.items()
+        for key in (config_key(registry), registry)
     }
     return Secret(json.dumps({"auths": auths}))
 
 
 def _from_docker_config(text: str, registry: str) -> Login | None:
     config = json.loads(text)
-    entry = config.get("auths", {}).get(registry)
-    helper = config.get("credHelpers", {}).get(registry) or config.get("credsStore")
-    if not (entry and entry.get("auth")):
+    keys = dict.fromkeys((config_key(registry), registry))
+    auths, helpers = config.get("auths", {}), config.get("credHelpers", {})
+    entry = next((auths[key] for key in keys if auths.get(key, {}).get("auth")), None)
+    helper = next((helpers[key] for key in keys if helpers.get(key)), config.get("credsStore"))
+    if entry is None:
         if helper:
             raise UsageError(
                 f"the password for {registry} is kept by the credential helper {helper}, which containers do not have: "

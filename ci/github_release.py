@@ -25,6 +25,7 @@ def make_release(
     tag: str,
     notes: str,
     is_final: bool,
+    is_latest: bool,
     files: Mapping[str, bytes],
     token: Secret,
     api: str = API,
@@ -39,6 +40,8 @@ def make_release(
         tag: git's.
         notes: Markdown.
         is_final: whether it is no pre-release.
+        is_latest: whether it is the one that GitHub shows first; left to itself, GitHub takes the one made last, though
+            it be a fix of an old line.
         files: name → content.
         token: may write the repository's contents.
         api: root of the API, GitHub's or an enterprise's own.
@@ -57,7 +60,8 @@ def make_release(
         body = {"tag_name": tag, "name": tag, "body": notes, "prerelease": not is_final}
         release = github.draft(tag) or github.call("POST", github.releases, json=body | {"draft": True})
         github.upload(release, files)
-        done = github.call("PATCH", f"{github.releases}/{release['id']}", json=body | {"draft": False})
+        published = body | {"draft": False, "make_latest": "true" if is_latest else "false"}
+        done = github.call("PATCH", f"{github.releases}/{release['id']}", json=published)
     return str(done["html_url"])
 
 

@@ -37,6 +37,8 @@ class Options:
     version: str = ""
     """PEP 440; empty: from the tag or the package."""
     images: tuple[str, ...] = ()
+    is_image_chosen: bool = False
+    """Whether the user named the images; else they are all."""
     platforms: tuple[str, ...] = ()
     """Names; none: all of the image."""
     mirrors: Mirrors = field(default_factory=Mirrors)
@@ -79,6 +81,7 @@ def parse(argv: Sequence[str]) -> Options:
     given["mirrors"] = Mirrors(
         given.pop("pip_conf", None), given.pop("apt_sources", None), given.pop("ca_bundle", None)
     )
+    given["is_image_chosen"] = bool(given.get("images"))
     given["images"] = tuple(given.get("images") or PLATFORMS_OF)
     given["platforms"] = tuple(given.get("platforms") or ())
     given["tools"] = parse_tools(given.get("tools") or ())
@@ -127,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sbom = verb("sbom", "Write the SBOM of each platform of images that are there (SPDX JSON)", "existing", "trust")
     sbom.add_argument("--output", type=Path, metavar="DIR", default=Path("dist"), help="where to (default: dist)")
-    sbom.add_argument("--attest", action="store_true", help="sign and attach them as well, and verify")
+    sbom.add_argument("--attest", action="store_true", help="attest them to signed images, by digest, and verify")
     _release(
         verb("release", "Make a release of a git tag: images, packages, chart, checksums", "images", "push", "trust")
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from ci.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, order=True)
@@ -159,3 +159,28 @@ def parse_platforms(names: Sequence[str], image: str) -> tuple[Platform, ...]:
     if strange := sorted(wanted - known):
         raise UsageError(f"{image} is not built for {', '.join(strange)}: it is for {', '.join(sorted(known))}")
     return tuple(each for each in PLATFORMS_OF[image] if not wanted or each.name in wanted)
+
+
+def choose_platforms(
+    images: Sequence[str], names: Sequence[str], *, is_strict: bool
+) -> Mapping[str, tuple[Platform, ...]]:
+    """Return image → the platforms it will be built for; each image has at least one.
+
+    Args:
+        images: those wanted.
+        names: see `parse_platforms`.
+        is_strict: each image has to be for each platform; else it is built for those that it is for, and left out
+            where that is none of them.
+
+    Raises:
+        UsageError: an image is not for a platform, or, if it is not strict, none of them is.
+    """
+    if is_strict or not names:
+        return {image: parse_platforms(names, image) for image in images}
+    wanted = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    known = {platform.name for image in images for platform in PLATFORMS_OF[image]}
+    if strange := sorted({*wanted} - known):
+        raise UsageError(f"nothing is built for {', '.join(strange)}: images are for {', '.join(sorted(known))}")
+    chosen = {image: [each.name for each in PLATFORMS_OF[image] if each.name in wanted] for image in images}
+    # Without names all platforms would be meant.
+    return {image: parse_platforms(found, image) for image, found in chosen.items() if found or not wanted}

@@ -1,7 +1,8 @@
 """Publishes an image such that whoever pulls a wanted tag gets one that is signed.
 
 The order: the index by its commit's tag; signatures and attestations on the digest that came back; all of them
-verified, without the private key; only then the wanted tags. What fails before leaves no wanted tag behind.
+verified, without the private key; only then, when this is done for all images, the wanted tags. What fails before
+leaves no wanted tag behind.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
-
-import dagger
-from dagger import dag
 
 from ci.building import for_each
 from ci.debian import lock_name
@@ -25,10 +23,12 @@ from ci.report import Row
 from ci.sboms import sbom
 from ci.signing import Published, signing_steps, verification_steps
 from ci.toolbox import WORK
-from ci.tools import TOOLS, tool
+from ci.tools import TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import dagger
 
     from ci.building import Built
     from ci.context import Build
@@ -53,10 +53,9 @@ class Signing:
 
 @dataclass(frozen=True)
 class Publication:
-    """An image that is published, signed and verified."""
+    """An image that is pushed, signed and verified, but for its tags."""
 
     published: Published
-    tags: tuple[Reference, ...]
     rows: tuple[Row, ...]
     sboms: Mapping[str, dagger.File]
     """Platform → SBOM."""
@@ -108,33 +107,31 @@ def sbom_file(image: str, platform: str) -> str:
     return f"{sbom_name(image, platform)}.spdx.json"
 
 
-async def publish(
+async def push_signed(
     toolbox: Toolbox,
     build: Build,
     built: Built,
     *,
     where: Reference,
-    tags: Sequence[str],
     signing: Signing,
     origin: Origin,
     started: datetime,
     version_tag: str = "",
 ) -> Publication:
-    """Publish, sign, attest and verify an image; then set its tags.
+    """Push, sign, attest and verify an image; its tags are set by `set_tags`, when all is verified that has them.
 
     Args:
         toolbox: cosign, oras and syft, with the registry's login.
         build: what was built.
         built: its image.
         where: the repository, with the tag that it has until it is signed.
-        tags: those wanted.
         signing: how.
         origin: who built.
         started: when the build began.
         version_tag: one that never moves: if it is there already, it has to be of the same index.
 
     Raises:
-        PipelineError: a step failed; the wanted tags are as before, unless it was setting them.
+        PipelineError: a step failed.
     """
     sboms = await image_sboms(toolbox, built.image, built.parts, build.version)
     index = await toolbox.push(built.archive, built.image, where)
@@ -142,12 +139,26 @@ async def publish(
     paths = {platform: f"{WORK}/{sbom_file(built.image, platform)}" for platform in sboms}
     image = Published(index, await toolbox.platforms(index), paths, _PROVENANCE)
     _check_platforms(image, built)
-    statement = await _provenance(build, built, origin, started)
+    statement = await _provenance(toolbox, build, built, origin, started)
     files = {paths[platform]: file for platform, file in sboms.items()} | {_PROVENANCE: statement}
     await toolbox.run_cosign(signing.cosign, signing_steps(signing.cosign, image), secrets=signing.secrets, files=files)
     await toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
-    done = [await toolbox.tag(index, tag) for tag in tags]
-    return Publication(image, tuple(done), await _rows(toolbox, built, image), sboms)
+    return Publication(image, await _rows(toolbox, built, image), sboms)
+
+
+async def set_tags(toolbox: Toolbox, wanted: Sequence[tuple[Reference, Sequence[str]]]) -> None:
+    """Give what is signed and verified its tags.
+
+    Args:
+        toolbox: oras, with the registry's login.
+        wanted: reference by digest, and its tags; an image's, or the chart's.
+
+    Raises:
+        PipelineError: one could not be set; those before it are.
+    """
+    for reference, tags in wanted:
+        for tag in tags:
+            await toolbox.tag(reference, tag)
 
 
 def _check_platforms(image: Published, built: Built) -> None:
@@ -165,7 +176,7 @@ async def _check_version(toolbox: Toolbox, index: Reference, version_tag: str) -
             )
 
 
-async def _provenance(build: Build, built: Built, origin: Origin, started: datetime) -> dagger.File:
+async def _provenance(toolbox: Toolbox, build: Build, built: Built, origin: Origin, started: datetime) -> dagger.File:
     platforms = parse_platforms(list(built.parts), built.image)
     locks = [LOCK_OF[built.image], *(f"ci/locks/{lock_name(built.image, platform)}" for platform in platforms)]
     statement = predicate(
@@ -176,11 +187,11 @@ async def _provenance(build: Build, built: Built, origin: Origin, started: datet
         epoch=build.epoch,
         platforms=list(built.parts),
         files={path: (build.source / path).read_bytes() for path in locks},
-        tools={name: await dag.container().from_(tool(name, build.tools)).image_ref() for name in TOOLS},
+        tools={name: await toolbox.tool_image(name) for name in TOOLS},
         started=started,
         finished=datetime.now(UTC),
     )
-    return dag.directory().with_new_file("provenance.json", json.dumps(statement)).file("provenance.json")
+    return toolbox.text_file("provenance.json", json.dumps(statement))
 
 
 async def _rows(toolbox: Toolbox, built: Built, image: Published) -> tuple[Row, ...]:

@@ -14,6 +14,10 @@ _NAME: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
+DOCKER_HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+"""Names of Docker Hub, which has repositories of two levels only, `NAMESPACE/NAME`."""
+_DOCKER_HUB_LEVELS: Final = 2
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -88,6 +92,16 @@ def parse_prefix(text: str) -> Reference:
 def image_reference(prefix: Reference, image: str) -> Reference:
     """Return the repository of an image or chart below the prefix, without tag and digest."""
     return Reference(prefix.registry, f"{prefix.repository}/{image}" if prefix.repository else image)
+
+
+def refuse_levels(repository: Reference) -> None:
+    """Refuse a repository that its registry cannot have.
+
+    Raises:
+        UsageError: it is Docker Hub, and the repository has more than two levels.
+    """
+    if repository.registry in DOCKER_HUB and repository.repository.count("/") >= _DOCKER_HUB_LEVELS:
+        raise UsageError(f"{repository.name}: Docker Hub takes NAMESPACE/NAME alone: choose another --registry")
 
 
 def parse_digest(text: str) -> str:

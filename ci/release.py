@@ -11,20 +11,21 @@ from dagger import dag
 from ci import charts
 from ci.builder import dist
 from ci.building import rows, write_archive
-from ci.chart_artifact import chart_config, publish_chart
+from ci.chart_artifact import chart_config, push_chart
+from ci.checkout import tracked_texts
 from ci.credentials import read_secret
 from ci.errors import PipelineError, UsageError
 from ci.github_release import API, make_release
 from ci.packages import archive, chart_archive, checksums, ignored
-from ci.publication import image_sboms, sbom_file
+from ci.publication import image_sboms, sbom_file, set_tags
 from ci.references import image_reference
-from ci.release_plan import TOKEN_VARIABLE, files_text, notes_text, plan_release, tags_text
+from ci.release_plan import CHART_NAME, TOKEN_VARIABLE, chart_reference, files_text, notes_text, plan_release, tags_text
 from ci.report import table
 from ci.toolbox import WORK
-from ci.verbs import built_image, publish_image, say
+from ci.verbs import built_image, push_image, say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import dagger
@@ -33,13 +34,12 @@ if TYPE_CHECKING:
     from ci.references import Reference
     from ci.release_plan import Plan
     from ci.report import Row
-    from ci.verbs import Run
+    from ci.run import Run
 
 SUMS: Final = "SHA256SUMS"
 BUNDLE: Final = "SHA256SUMS.sigstore.json"
 NOTES: Final = "NOTES.md"
 PUBLIC_KEY: Final = "cosign.pub"
-_CHART: Final = charts.CHART.rpartition("/")[2]
 
 
 @dataclass
@@ -68,9 +68,23 @@ class Folder:
 class Images:
     """The images of a release, published or not."""
 
-    digests: Mapping[str, str]
+    references: Mapping[str, Reference]
     """Image → its reference by digest."""
     rows: tuple[Row, ...]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Image → its reference by digest, as text."""
+        return {image: str(reference) for image, reference in self.references.items()}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a release has made, published or not."""
+
+    images: Images
+    chart: Reference
+    """By digest; by tag where it was not published."""
 
 
 async def release_verb(run: Run) -> None:
@@ -83,21 +97,42 @@ async def release_verb(run: Run) -> None:
     # All of it is built and run before anything is pushed.
     built = [await built_image(run, image) for image in run.options.images]
     await _packages(run, plan, folder)
-    images = await (_shown if run.options.dry_run else _published)(run, plan, built, folder)
-    filled = charts.filled(_texts(run.build.source), plan.release.semver, images.digests)
-    chart = _write_packages(run, plan, folder, filled)
-    artifacts = dict(images.digests)
-    if run.options.dry_run:
-        artifacts["chart"] = str(_chart_repository(run).tagged(plan.release.semver))
-    else:
-        config = chart_config(filled[f"{charts.CHART}/Chart.yaml"])
-        artifacts["chart"] = str(await _publish_chart(run, plan, folder.path / chart, config))
-        await _sign_sums(run, folder)
-    folder.write(NOTES, notes_text(plan, artifacts).encode())
-    say(table(images.rows))
+    made = await (_show if run.options.dry_run else publish_release)(run, plan, built, folder)
+    folder.write(NOTES, notes_text(plan, made.images.digests | {"chart": str(made.chart)}).encode())
+    say(table(made.images.rows))
     _say_release(run, plan, folder)
     if run.options.github and not run.options.dry_run:
         say(f"\nreleased: {_release_at_github(run, plan, folder)}")
+
+
+async def publish_release(run: Run, plan: Plan, built: Sequence[Built], folder: Folder) -> Made:
+    """Push, sign and verify images and chart, sign the checksums; when all of it is done, set all tags.
+
+    Raises:
+        PipelineError: a step failed; the tags are as before, unless it was setting them.
+    """
+    images = await _pushed(run, plan, built, folder)
+    filled = _filled(run, plan, images)
+    name = _write_packages(run, plan, folder, filled)
+    chart = await push_chart(
+        run.toolbox,
+        folder.path / name,
+        chart_config(filled[f"{charts.CHART}/Chart.yaml"]),
+        where=_chart_repository(run),
+        epoch=run.build.epoch,
+        signing=run.signing(),
+    )
+    await _sign_sums(run, folder)
+    wanted = [(reference, plan.tags) for reference in images.references.values()]
+    await set_tags(run.toolbox, [*wanted, (chart, (plan.release.semver,))])
+    return Made(images, chart)
+
+
+async def _show(run: Run, plan: Plan, built: Sequence[Built], folder: Folder) -> Made:
+    """Write all files of the release, but for what is signed."""
+    images = await _shown(run, plan, built, folder)
+    _write_packages(run, plan, folder, _filled(run, plan, images))
+    return Made(images, _chart_repository(run).tagged(plan.release.semver))
 
 
 async def _packages(run: Run, plan: Plan, folder: Folder) -> None:
@@ -109,32 +144,33 @@ async def _packages(run: Run, plan: Plan, folder: Folder) -> None:
         await folder.export(made.file(name), name)
 
 
-async def _shown(run: Run, plan: Plan, built: list[Built], folder: Folder) -> Images:
+async def _shown(run: Run, plan: Plan, built: Sequence[Built], folder: Folder) -> Images:
     """Return the images as they would be published: their digests are those of the archives."""
-    digests: dict[str, str] = {}
+    references: dict[str, Reference] = {}
     found: list[Row] = []
     for each in built:
         path = folder.path / f"{each.image}.oci.tar"
         content = await write_archive(each, path)
         await anyio.Path(path).unlink()
-        digests[each.image] = str(_repository(run, each.image).at(content.digest))
+        references[each.image] = _repository(run, each.image).at(content.digest)
         found += rows(each.image, each.smoke_seconds, content)
         for platform, file in (await image_sboms(run.toolbox, each.image, each.parts, plan.release.semver)).items():
             await folder.export(file, sbom_file(each.image, platform))
-    return Images(digests, tuple(found))
+    return Images(references, tuple(found))
 
 
-async def _published(run: Run, plan: Plan, built: list[Built], folder: Folder) -> Images:
-    """Publish the images, write their SBOMs and return them."""
-    digests: dict[str, str] = {}
+async def _pushed(run: Run, plan: Plan, built: Sequence[Built], folder: Folder) -> Images:
+    """Push the images, write their SBOMs and return them; they have no tag yet."""
+    signing = run.signing()
+    references: dict[str, Reference] = {}
     found: list[Row] = []
     for each in built:
-        publication = await publish_image(run, each, plan.tags, run.signing(), plan.release.semver)
-        digests[each.image] = str(publication.published.index)
+        publication = await push_image(run, each, signing, plan.release.semver)
+        references[each.image] = publication.published.index
         found += publication.rows
         for platform, file in publication.sboms.items():
             await folder.export(file, sbom_file(each.image, platform))
-    return Images(digests, tuple(found))
+    return Images(references, tuple(found))
 
 
 def _write_packages(run: Run, plan: Plan, folder: Folder, filled: Mapping[str, str]) -> str:
@@ -142,26 +178,14 @@ def _write_packages(run: Run, plan: Plan, folder: Folder, filled: Mapping[str, s
     version, epoch = plan.release.semver, run.build.epoch
     chart, patterns = _below(filled, charts.CHART), filled[f"{charts.CHART}/.helmignore"]
     kept = {path: content for path, content in chart.items() if not ignored(path, patterns)}
-    name = f"{_CHART}-{version}.tgz"
-    folder.write(name, chart_archive(_CHART, kept, epoch))
-    compose = {f"{_CHART}-{version}/{path}": text for path, text in _below(filled, charts.COMPOSE).items()}
-    folder.write(f"{_CHART}-compose-{version}.tgz", archive(compose, epoch))
+    name = f"{CHART_NAME}-{version}.tgz"
+    folder.write(name, chart_archive(CHART_NAME, kept, epoch))
+    compose = {f"{CHART_NAME}-{version}/{path}": text for path, text in _below(filled, charts.COMPOSE).items()}
+    folder.write(f"{CHART_NAME}-compose-{version}.tgz", archive(compose, epoch))
     if run.options.public_key is not None:
         folder.write(PUBLIC_KEY, run.options.public_key.read_bytes())
     folder.write(SUMS, checksums(folder.contents()).encode())
     return name
-
-
-async def _publish_chart(run: Run, plan: Plan, path: Path, config: str) -> Reference:
-    return await publish_chart(
-        run.toolbox,
-        dag.host().file(str(path)),
-        config,
-        where=_chart_repository(run),
-        tag=plan.release.semver,
-        epoch=run.build.epoch,
-        signing=run.signing(),
-    )
 
 
 async def _sign_sums(run: Run, folder: Folder) -> None:
@@ -187,6 +211,7 @@ def _release_at_github(run: Run, plan: Plan, folder: Folder) -> str:
         tag=run.options.release_tag,
         notes=(folder.path / NOTES).read_text(encoding="utf-8"),
         is_final=plan.release.is_final,
+        is_latest=plan.is_latest,
         files=folder.contents(),
         token=token,
         api=run.environment.get("GITHUB_API_URL") or API,
@@ -203,10 +228,10 @@ def _say_release(run: Run, plan: Plan, folder: Folder) -> None:
     say(f"\n{(folder.path / NOTES).read_text(encoding='utf-8')}")
 
 
-def _texts(source: Path) -> dict[str, str]:
-    """Return path → content of the chart and the compose files."""
-    paths = [path for folder in (charts.CHART, charts.COMPOSE) for path in sorted((source / folder).rglob("*"))]
-    return {path.relative_to(source).as_posix(): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+def _filled(run: Run, plan: Plan, images: Images) -> Mapping[str, str]:
+    """Return path → content of the chart and the compose files, as the release has them."""
+    texts = tracked_texts(run.build.source, charts.CHART, charts.COMPOSE)
+    return charts.filled(texts, plan.release.semver, images.digests)
 
 
 def _below(texts: Mapping[str, str], folder: str) -> dict[str, bytes]:
@@ -222,4 +247,6 @@ def _repository(run: Run, image: str) -> Reference:
 
 
 def _chart_repository(run: Run) -> Reference:
-    return _repository(run, f"charts/{_CHART}")
+    if run.options.prefix is None:
+        raise UsageError("--registry is missing")
+    return chart_reference(run.options.prefix)

@@ -5,20 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from ci import charts
 from ci.checkout import commit_of, git_tags, package_version
 from ci.credentials import read_secret
 from ci.errors import UsageError
 from ci.platforms import PLATFORMS_OF
-from ci.versions import notes, parse_tag, releases, tags_to_publish
+from ci.references import image_reference
+from ci.versions import LATEST, notes, parse_tag, releases, tags_to_publish
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ci.options import Options
+    from ci.references import Reference
     from ci.versions import Release
 
 TOKEN_VARIABLE: Final = "GITHUB_TOKEN"  # noqa: S105 - its name
+CHART_NAME: Final = charts.CHART.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class Plan:
     notes: str
     """Markdown, from the changelog."""
 
+    @property
+    def is_latest(self) -> bool:
+        """Whether it is what `latest` names: final, and the newest."""
+        return LATEST in self.tags
+
 
 def plan_release(options: Options, source: Path, commit: str, environment: Mapping[str, str]) -> Plan:
     """Return what will be released.
@@ -39,6 +48,8 @@ def plan_release(options: Options, source: Path, commit: str, environment: Mappi
         UsageError: tag, package, changelog, checkout and variables do not fit together.
     """
     release = parse_tag(options.release_tag)
+    if not commit:
+        raise UsageError(f"{source} is no git checkout, and a release has the files that git keeps")
     if (own := package_version(source)) != release.pep440:
         raise UsageError(f"the tag {options.release_tag} is of {release.pep440}, but the package says it is {own}")
     if set(options.images) != set(PLATFORMS_OF):
@@ -51,6 +62,11 @@ def plan_release(options: Options, source: Path, commit: str, environment: Mappi
         tags_to_publish(release, releases(git_tags(source))),
         notes(changelog, release.semver, may_be_unreleased=options.dry_run),
     )
+
+
+def chart_reference(prefix: Reference) -> Reference:
+    """Return the chart's repository below the prefix, without tag and digest."""
+    return image_reference(prefix, f"charts/{CHART_NAME}")
 
 
 def _refuse_unfinished(options: Options, source: Path, commit: str, environment: Mapping[str, str]) -> None:

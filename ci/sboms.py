@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Final
 
 import dagger
-from dagger import dag
 
 from ci.errors import PipelineError
 from ci.toolbox import WORK, failed
@@ -44,7 +43,7 @@ async def sbom(toolbox: Toolbox, image: dagger.File, name: str, version: str) ->
         raise failed(f"the SBOM of {name} was not made: syft failed", error) from error
     if not package_count(text):
         raise PipelineError(f"the SBOM of {name} is empty: syft found no package")
-    return dag.directory().with_new_file(f"{name}.spdx.json", text).file(f"{name}.spdx.json")
+    return toolbox.text_file(f"{name}.spdx.json", text)
 
 
 def package_count(text: str) -> int:

@@ -177,8 +177,12 @@ def signing_steps(cosign: Cosign, image: Published) -> Sequence[list[str]]:
 
     Not beside each other: a registry without the referrers API keeps them in a list that each step reads and writes.
     """
-    steps = [cosign.sign(image.index)]
-    steps += [cosign.attest(image.platforms[platform], SPDX, path) for platform, path in image.sboms.items()]
+    return [cosign.sign(image.index), *attestation_steps(cosign, image)]
+
+
+def attestation_steps(cosign: Cosign, image: Published) -> Sequence[list[str]]:
+    """Return the command lines that attest, and sign nothing else; see `signing_steps`."""
+    steps = [cosign.attest(image.platforms[platform], SPDX, path) for platform, path in image.sboms.items()]
     if image.provenance:
         steps += [cosign.attest(subject, PROVENANCE, image.provenance) for subject in image.subjects]
     return steps

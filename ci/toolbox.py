@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WORK: Final = "/work"
 _DOCKER_CONFIG: Final = "/run/secrets/docker"
+_PUSHING: Final = frozenset({COSIGN, ORAS})
+"""Tools that get the registries' logins; whoever else asked for one could push what nobody signed."""
 _LINES: Final = 20
 
 
@@ -39,7 +41,7 @@ class Toolbox:
     """Registries without TLS."""
 
     def container(self, name: str) -> dagger.Container:
-        """Return a tool's container: in an empty folder, with the registries' logins mounted as a secret."""
+        """Return a tool's container, in an empty folder; those that push have the registries' logins, as a secret."""
         made = (
             dag.container()
             .from_(tool(name, self.tools))
@@ -49,12 +51,24 @@ class Toolbox:
             .with_env_variable("HOME", WORK)
             .with_workdir(WORK)
         )
-        if not self.logins:
+        if not (logins := self.logins_of(name)):
             return made
-        config = dag.set_secret("docker-config", docker_config_text(self.logins).value)
+        config = dag.set_secret("docker-config", docker_config_text(logins).value)
         return made.with_mounted_secret(f"{_DOCKER_CONFIG}/config.json", config).with_env_variable(
             "DOCKER_CONFIG", _DOCKER_CONFIG
         )
+
+    def logins_of(self, name: str) -> Mapping[str, Login]:
+        """Return the logins that a tool gets: all, or none."""
+        return self.logins if name in _PUSHING else {}
+
+    async def tool_image(self, name: str) -> str:
+        """Return a tool's image by digest, as it is used."""
+        return await dag.container().from_(tool(name, self.tools)).image_ref()
+
+    def text_file(self, name: str, text: str) -> dagger.File:
+        """Return a text as a file of the engine's."""
+        return dag.directory().with_new_file(name, text).file(name)
 
     def with_login(self, container: dagger.Container, registry: str) -> dagger.Container:
         """Return the container such that it can be pulled from, and published to, a registry."""

@@ -3,101 +3,30 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import dagger
 from dagger import dag
 
 from ci.building import Built, build_image, rows, write_archive
-from ci.checkout import is_changed, read_build, remote_url
 from ci.checks import CHECK, TEST, run_make
-from ci.credentials import registry_login, signing_secrets
 from ci.errors import PipelineError, UsageError
 from ci.lock_debian import lock
-from ci.provenance import origin_of, without_credentials
-from ci.publication import Signing, image_sboms, publish, sbom_file, staging_tag
+from ci.publication import image_sboms, push_signed, sbom_file, set_tags
 from ci.references import image_reference
-from ci.release_plan import plan_release
 from ci.report import table
-from ci.signing import Cosign, Published, Trust, signing_steps, verification_steps
-from ci.toolbox import WORK, Toolbox
+from ci.signing import Published, attestation_steps, signing_steps, verification_steps
+from ci.toolbox import WORK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from ci.context import Build
-    from ci.options import Options
-    from ci.provenance import Origin
-    from ci.publication import Publication
+    from ci.publication import Publication, Signing
     from ci.references import Reference
     from ci.report import Row
-
-COSIGN_FOLDER: Final = "/cosign"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A verb, with everything that it needs read and checked: what is missing is told before anything is built."""
-
-    options: Options
-    build: Build
-    toolbox: Toolbox
-    environment: Mapping[str, str] = field(repr=False)
-    started: datetime
-
-    @property
-    def origin(self) -> Origin:
-        """Who builds, and from whose source."""
-        origin = origin_of(self.environment)
-        return origin if origin.source else replace(origin, source=without_credentials(remote_url(self.build.source)))
-
-    def signing(self, *, signs: bool = True) -> Signing:
-        """Return how is signed and verified.
-
-        Args:
-            signs: whether it is signed at all; else no private key is wanted.
-
-        Raises:
-            UsageError: a key or an identity is missing.
-        """
-        options = self.options
-        trust = Trust(
-            _text(options.public_key),
-            options.identity,
-            options.issuer,
-            _text(options.signing_config),
-            _text(options.trusted_root),
-        )
-        secrets = signing_secrets(self.environment, is_keyless=trust.is_keyless) if signs else {}
-        return Signing(Cosign(trust, COSIGN_FOLDER, options.plain_http), secrets)
-
-
-def prepare(options: Options, environment: Mapping[str, str]) -> Run:
-    """Return a verb's run.
-
-    Raises:
-        UsageError: something is malformed or missing.
-    """
-    build = read_build(options.source, options.version, options.mirrors, options.tools)
-    registries = {each.registry for each in (options.prefix, *options.references) if each is not None}
-    logins = {registry: registry_login(environment, registry, options.docker_config) for registry in registries}
-    known = {registry: login for registry, login in logins.items() if login is not None}
-    run = Run(options, build, Toolbox(options.tools, known, options.plain_http), environment, datetime.now(UTC))
-    if options.verb == "release":
-        plan_release(options, build.source, build.commit, environment)
-    is_released = options.verb == "release" and not options.dry_run
-    if options.verb in {"publish", "sign"} or is_released or (options.verb == "sbom" and options.attest):
-        run.signing()
-    if options.verb == "verify":
-        run.signing(signs=False)
-    if options.verb == "publish" or is_released:
-        staging_tag(build, is_changed=is_changed(build.source))
-    if options.verb == "sign":
-        _refuse_tags(options.references)
-    return run
+    from ci.run import Run
 
 
 async def test_verb(run: Run) -> None:
@@ -130,13 +59,23 @@ async def build_verb(run: Run) -> None:
 
 async def publish_verb(run: Run) -> None:
     """Publish, sign, attest and verify the images, then set their tags; print the table."""
-    signing = run.signing()
     # All are built before the first is pushed.
-    built = [await built_image(run, image) for image in run.options.images]
-    published = [await publish_image(run, each, run.options.tags, signing) for each in built]
+    published = await publish_built(run, [await built_image(run, image) for image in run.options.images])
     say(table([row for each in published for row in each.rows]))
     for each in published:
-        say_published(each)
+        say_published(each, run.options.tags)
+
+
+async def publish_built(run: Run, built: Sequence[Built]) -> Sequence[Publication]:
+    """Push, sign, attest and verify all the images; when that is done, set the tags of all.
+
+    Raises:
+        PipelineError: a step failed; the wanted tags are as before, unless it was setting them.
+    """
+    signing = run.signing()
+    published = [await push_image(run, each, signing) for each in built]
+    await set_tags(run.toolbox, [(each.published.index, run.options.tags) for each in published])
+    return published
 
 
 async def sign_verb(run: Run) -> None:
@@ -162,7 +101,7 @@ async def verify_verb(run: Run) -> None:
 
 
 async def sbom_verb(run: Run) -> None:
-    """Write the SBOMs of images that are there; sign and attach them if asked for."""
+    """Write the SBOMs of images that are there; attest them if asked for."""
     folder = run.options.output or Path()
     folder.mkdir(parents=True, exist_ok=True)
     for reference in run.options.references:
@@ -182,17 +121,19 @@ async def sbom_verb(run: Run) -> None:
             await file.export(str(path))
             say(f"written: {path}")
         if run.options.attest:
-            await _attest(run, image, sboms)
+            await attest(run, image, sboms)
 
 
-async def _attest(run: Run, image: Published, sboms: Mapping[str, dagger.File]) -> None:
+async def attest(run: Run, image: Published, sboms: Mapping[str, dagger.File]) -> None:
+    """Attest SBOMs to an image that is signed already: it says what is in it, not who made it."""
     signing = run.signing()
+    await run.toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
     image = replace(image, sboms={platform: f"{WORK}/{sbom_file('image', platform)}" for platform in sboms})
-    steps = signing_steps(signing.cosign, image)
+    steps = attestation_steps(signing.cosign, image)
     files = {image.sboms[platform]: file for platform, file in sboms.items()}
     await run.toolbox.run_cosign(signing.cosign, steps, secrets=signing.secrets, files=files)
     await run.toolbox.run_cosign(signing.cosign, verification_steps(signing.cosign, image))
-    say(f"signed, attested and verified: {image.index}")
+    say(f"attested and verified: {image.index}")
 
 
 async def existing_image(run: Run, reference: Reference) -> Published:
@@ -210,22 +151,19 @@ async def existing_image(run: Run, reference: Reference) -> Published:
 async def built_image(run: Run, image: str) -> Built:
     """Return an image, built and run as asked for."""
     options = run.options
-    return await build_image(run.build, image, options.platforms, jobs=options.jobs, has_smoke=options.smoke)
+    return await build_image(run.build, image, run.platforms[image], jobs=options.jobs, has_smoke=options.smoke)
 
 
-async def publish_image(
-    run: Run, built: Built, tags: tuple[str, ...], signing: Signing, version_tag: str = ""
-) -> Publication:
-    """Return an image, published below the prefix; see `publication.publish`."""
+async def push_image(run: Run, built: Built, signing: Signing, version_tag: str = "") -> Publication:
+    """Return an image, pushed below the prefix; see `publication.push_signed`."""
     if run.options.prefix is None:
         raise UsageError("--registry is missing")
     where = image_reference(run.options.prefix, built.image)
-    return await publish(
+    return await push_signed(
         run.toolbox,
         run.build,
         built,
-        where=where.tagged(staging_tag(run.build, is_changed=is_changed(run.build.source))),
-        tags=tags,
+        where=where.tagged(run.staging),
         signing=signing,
         origin=run.origin,
         started=run.started,
@@ -238,23 +176,8 @@ def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - what the verb found is printed
 
 
-def say_published(publication: Publication) -> None:
+def say_published(publication: Publication, tags: Sequence[str]) -> None:
     """Print where an image is, and that it was verified."""
     say(f"\npublished, signed and verified: {publication.published.index}")
-    for tag in publication.tags:
-        say(f"  {tag}")
-
-
-def _refuse_tags(references: tuple[Reference, ...]) -> None:
-    for reference in references:
-        if not reference.digest:
-            raise UsageError(f"{reference} is a tag, which may move: wanted is {reference.name}@sha256:…")
-
-
-def _text(path: Path | None) -> str:
-    if path is None:
-        return ""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
+    for tag in tags:
+        say(f"  {publication.published.index.tagged(tag)}")

@@ -19,6 +19,7 @@ _FINAL: Final = "~"
 _HEADING: Final = re.compile(r"^## +\[?(?P<name>[^\]\s]+)\]?.*$", re.MULTILINE)
 _LINK: Final = re.compile(r"^\[[^\]]+\]: +\S+\s*$", re.MULTILINE)
 UNRELEASED: Final = "Unreleased"
+LATEST: Final = "latest"
 
 
 @dataclass(frozen=True, order=True)
@@ -91,7 +92,7 @@ def tags_to_publish(release: Release, others: Iterable[Release] = ()) -> tuple[s
     if not any(other.major == release.major for other in newer):
         tags.append(f"{release.major}")
     if not newer:
-        tags.append("latest")
+        tags.append(LATEST)
     return tuple(tags)
 
 

@@ -25,14 +25,14 @@ import pytest
 from dagger import dag
 
 from ci.building import Built
-from ci.chart_artifact import publish_chart
+from ci.chart_artifact import push_chart
 from ci.context import Build
 from ci.credentials import Secret
 from ci.engine import engine
 from ci.errors import PipelineError
 from ci.packages import chart_archive
 from ci.provenance import Origin
-from ci.publication import Signing, publish
+from ci.publication import Signing, push_signed, set_tags
 from ci.references import Reference
 from ci.signing import Cosign, Trust, verification_steps
 from ci.toolbox import Toolbox, digest_of
@@ -228,17 +228,19 @@ def packed(files: Mapping[str, bytes]) -> bytes:
 
 
 async def published(place: Place, signing: Signing, built: Built | None = None) -> Publication:
-    return await publish(
-        Toolbox({}, plain_http=frozenset({REGISTRY})),
+    toolbox = Toolbox({}, plain_http=frozenset({REGISTRY}))
+    made = await push_signed(
+        toolbox,
         Build(PROJECT, "1.2.3", "0" * 40, 0),
         built or small_image(place.folder),
         where=place.reference.tagged("sha-000000000000"),
-        tags=("1.2.3", "1.2"),
         signing=signing,
         origin=Origin(),
         started=datetime.now(UTC),
         version_tag="1.2.3",
     )
+    await set_tags(toolbox, [(made.published.index, ("1.2.3", "1.2"))])
+    return made
 
 
 def test_publish_tags_name_the_digest_that_was_signed(place: Place, keys: tuple[KeyPair, KeyPair], log: Path) -> None:
@@ -313,21 +315,15 @@ def test_publish_chart_is_signed_before_it_is_tagged(place: Place, keys: tuple[K
 
     async def work() -> list[Reference]:
         # Through the host, as a release does: the archive is no text.
-        (log.parent / "satellite-1.2.3.tgz").write_bytes(packed)
-        archive = dag.host().file(str(log.parent / "satellite-1.2.3.tgz"))
+        archive = log.parent / "satellite-1.2.3.tgz"
+        archive.write_bytes(packed)
         toolbox = Toolbox({}, plain_http=frozenset({REGISTRY}))
-        return [
-            await publish_chart(
-                toolbox,
-                archive,
-                "{}",
-                where=place.reference,
-                tag="1.2.3",
-                epoch=0,
-                signing=keys[0].signing,
-            )
-            for _ in range(2)
+        signing = keys[0].signing
+        pushed = [
+            await push_chart(toolbox, archive, "{}", where=place.reference, epoch=0, signing=signing) for _ in range(2)
         ]
+        await set_tags(toolbox, [(pushed[-1], ("1.2.3",))])
+        return pushed
 
     first, second = connected(work, log)
 

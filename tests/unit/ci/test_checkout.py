@@ -1,51 +1,33 @@
 from __future__ import annotations
 
-import os
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.checkout import commit_of, git_tags, is_changed, package_version, read_build, remote_url
+from ci.builder import not_in_sdist, not_in_wheel
+from ci.checkout import (
+    commit_of,
+    git_tags,
+    is_changed,
+    package_version,
+    read_build,
+    remote_url,
+    tracked_texts,
+    untracked_patterns,
+)
+from ci.checks import not_checked
 from ci.context import Mirrors
 from ci.errors import UsageError
 from ci.publication import staging_tag
+from tests.unit.ci.checkouts import git, make_checkout, make_source
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-TIME = "1700000000 +0000"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "GIT_AUTHOR_DATE": TIME,
-        "GIT_COMMITTER_DATE": TIME,
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": "user.name",
-        "GIT_CONFIG_VALUE_0": "A",
-        "GIT_CONFIG_KEY_1": "user.email",
-        "GIT_CONFIG_VALUE_1": "a@example.com",
-    }
-    command = ("git", "-C", str(folder), *arguments)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def make_source(folder: Path) -> Path:
-    (folder / "harbor_satellite").mkdir()
-    (folder / "harbor_satellite/__init__.py").write_text('"""A."""\n\n__version__ = "1.2.3"\n')
-    return folder
-
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    source = make_source(tmp_path)
-    git(source, "init", "--quiet")
-    git(source, "add", ".")
-    git(source, "commit", "--quiet", "--message", "first")
-    return source
+    return make_checkout(make_source(tmp_path))
 
 
 def test_read_build_checkout_names_commit_and_its_time(checkout: Path) -> None:
@@ -99,3 +81,58 @@ def test_staging_tag_changed_checkout_is_refused(checkout: Path) -> None:
 def test_staging_tag_without_git_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no git checkout"):
         staging_tag(read_build(make_source(tmp_path), "", Mirrors(), {}), is_changed=False)
+
+
+@pytest.fixture
+def tried(tmp_path: Path) -> Path:
+    """A checkout whose compose files were tried out, and that has something new."""
+    source = make_source(tmp_path)
+    (source / "deployments/compose").mkdir(parents=True)
+    (source / "deployments/compose/site.yaml").write_text("services: {}\n")
+    (source / ".gitignore").write_text("/deployments/compose/secrets/\n/deployments/compose/.env\n*.key\n")
+    make_checkout(source)
+    (source / ".git/info/exclude").write_text("/harbor_satellite/my-*.txt\n")
+    (source / "deployments/compose/secrets").mkdir()
+    for path in ("deployments/compose/secrets/x", "deployments/compose/.env", "harbor_satellite/my-[own].txt"):
+        (source / path).write_text("made-up-secret")
+    (source / "new").mkdir()
+    for name in ("module.py", "private.key"):
+        (source / "new" / name).write_text("x")
+    return source
+
+
+def test_tracked_texts_ignored_secret_is_left_where_it_is(tried: Path) -> None:
+    texts = tracked_texts(tried, "deployments/compose", "deployments/helm")
+
+    assert texts == {"deployments/compose/site.yaml": "services: {}\n"}
+
+
+def test_tracked_texts_file_that_is_gone_is_named(tried: Path) -> None:
+    (tried / "deployments/compose/site.yaml").unlink()
+
+    with pytest.raises(UsageError, match=r"a file that git keeps cannot be read: .*site\.yaml"):
+        tracked_texts(tried, "deployments/compose")
+
+
+IGNORED = {
+    "deployments/compose/secrets",
+    "deployments/compose/.env",
+    r"harbor_satellite/my-\[own\].txt",
+    "new/private.key",
+}
+
+
+def test_untracked_patterns_ignored_are_told_from_new(tried: Path) -> None:
+    assert set(untracked_patterns(tried, is_ignored_only=True)) == IGNORED
+    assert set(untracked_patterns(tried, is_ignored_only=False)) == {*IGNORED, "new"}
+
+
+def test_untracked_patterns_without_git_are_none(tmp_path: Path) -> None:
+    assert untracked_patterns(make_source(tmp_path), is_ignored_only=False) == ()
+
+
+def test_uploads_leave_out_what_git_ignores(tried: Path) -> None:
+    for excluded in (not_in_wheel(tried), not_in_sdist(tried), not_checked(tried)):
+        assert set(excluded) >= IGNORED
+    assert "new" in not_in_sdist(tried)
+    assert "new" not in not_checked(tried)

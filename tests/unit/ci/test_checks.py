@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ci.checks import cache_name, make_arguments, summary
+from ci.checks import apt_script, cache_name, make_arguments, summary
 
 SAID = """\
 .venv/bin/python -m pytest
@@ -48,3 +48,16 @@ def test_make_arguments_arrive_as_they_were_given(tmp_path: Path) -> None:
 def test_cache_name_of_another_lock_is_another() -> None:
     assert cache_name("venv", "a", "b") == cache_name("venv", "a", "b")
     assert len({cache_name("venv", "a", "b"), cache_name("venv", "ab"), cache_name("venv", "a", "c")}) == 3
+
+
+def test_apt_script_asks_the_users_mirror_and_believes_the_users_authorities() -> None:
+    update, _, install = apt_script(("git", "make"), "/s/apt.sources", "/s/ca.crt").partition(" && ")
+
+    for command in (update, install):
+        assert "-o Dir::Etc::sourcelist=/s/apt.sources -o Dir::Etc::sourceparts=/dev/null" in command
+        assert "-o Acquire::https::CAInfo=/s/ca.crt" in command
+    assert install.endswith("git make")
+
+
+def test_apt_script_without_mirrors_is_the_containers_own() -> None:
+    assert " -o " not in apt_script(("git",), None, None)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ci.credentials import Login, Secret, docker_config_text, read_secret, registry_login, signing_secrets
+from ci.credentials import (
+    Login,
+    Secret,
+    docker_config_text,
+    read_secret,
+    registry_login,
+    registry_logins,
+    signing_secrets,
+)
 from ci.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,6 +91,14 @@ def test_registry_login_variables_come_first(tmp_path: Path) -> None:
     assert registry_login(environment, REGISTRY, config) == Login("me", Secret("p"))
 
 
+def test_registry_login_both_may_be_files(tmp_path: Path) -> None:
+    for name, text in (("username", "me\n"), ("password", "p\n")):
+        (tmp_path / name).write_text(text)
+    files = {f"REGISTRY_{name.upper()}_FILE": str(tmp_path / name) for name in ("username", "password")}
+
+    assert registry_login(files, REGISTRY, None) == Login("me", Secret("p"))
+
+
 @pytest.mark.parametrize("variable", ["REGISTRY_USERNAME", "REGISTRY_PASSWORD"])
 def test_registry_login_half_is_refused(variable: str) -> None:
     with pytest.raises(UsageError, match="belong together"):
@@ -112,3 +128,59 @@ def test_registry_login_unusable_docker_config_is_named(tmp_path: Path, content:
         registry_login({}, REGISTRY, config_file(tmp_path, content))
 
     assert "not base64" not in str(raised.value)
+
+
+DOCKER_HUB = ["docker.io", "index.docker.io", "registry-1.docker.io"]
+
+
+@pytest.mark.parametrize("registry", DOCKER_HUB)
+def test_docker_config_docker_hub_has_the_name_that_tools_look_for(tmp_path: Path, registry: str) -> None:
+    login = Login("me", Secret("p"))
+
+    written = docker_config_text({registry: login}).value
+
+    assert set(json.loads(written)["auths"]) == {"https://index.docker.io/v1/", registry}
+    assert registry_login({}, registry, config_file(tmp_path, written)) == login
+
+
+@pytest.mark.parametrize("registry", DOCKER_HUB)
+def test_registry_login_docker_hub_kept_by_a_helper_is_named(tmp_path: Path, registry: str) -> None:
+    config = config_file(tmp_path, {"credHelpers": {"https://index.docker.io/v1/": "desktop"}})
+
+    with pytest.raises(UsageError, match="kept by the credential helper desktop"):
+        registry_login({}, registry, config)
+
+
+def test_registry_login_docker_hub_by_its_own_name_is_read_too(tmp_path: Path) -> None:
+    config = config_file(tmp_path, {"auths": {"https://index.docker.io/v1/": {}, "docker.io": {"auth": AUTH}}})
+
+    assert registry_login({}, "docker.io", config) == Login("robot$a", Secret("made:up"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "p"},
+        {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD_FILE": "/f"},
+    ],
+    ids=["variable", "file"],
+)
+def test_registry_logins_variables_are_not_shown_to_several_registries(environment: dict[str, str]) -> None:
+    with pytest.raises(
+        UsageError, match=r"are for one registry, but named are a\.example, b\.example: .*--docker-config"
+    ):
+        registry_logins(environment, ["b.example", "a.example", "b.example"], None)
+
+
+def test_registry_logins_names_of_docker_hub_are_one_registry() -> None:
+    environment = {"REGISTRY_USERNAME": "me", "REGISTRY_PASSWORD": "p"}
+
+    assert set(registry_logins(environment, DOCKER_HUB, None)) == set(DOCKER_HUB)
+
+
+def test_registry_logins_docker_config_has_each_its_own(tmp_path: Path) -> None:
+    config = config_file(tmp_path, {"auths": {"a.example": {"auth": AUTH}}})
+
+    found = registry_logins({}, ["a.example", "b.example"], config)
+
+    assert found == {"a.example": Login("robot$a", Secret("made:up"))}

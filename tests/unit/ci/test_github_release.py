@@ -70,12 +70,15 @@ class FakeGitHub:
         return httpx.Response(201, json={})
 
 
-def release(github: FakeGitHub, *, tag: str = "v1.2.3", token: Secret = TOKEN, is_final: bool = True) -> str:
+def release(
+    github: FakeGitHub, *, tag: str = "v1.2.3", token: Secret = TOKEN, is_final: bool = True, is_latest: bool = True
+) -> str:
     return make_release(
         repository="acme/satellite",
         tag=tag,
         notes="### Added\n- All.",
         is_final=is_final,
+        is_latest=is_latest,
         files={"SHA256SUMS": b"sums", "a.whl": b"wheel"},
         token=token,
         api=API,
@@ -132,6 +135,17 @@ def test_make_release_pre_release_is_marked() -> None:
     assert github.releases[0]["prerelease"] is True
 
 
+@pytest.mark.parametrize(
+    ("is_latest", "said"), [(True, "true"), (False, "false")], ids=["newest", "fix-of-an-old-line"]
+)
+def test_make_release_only_the_newest_is_shown_as_latest(*, is_latest: bool, said: str) -> None:
+    github = FakeGitHub()
+
+    release(github, is_latest=is_latest)
+
+    assert github.releases[0]["make_latest"] == said
+
+
 def test_make_release_refused_token_is_not_shown() -> None:
     with pytest.raises(PipelineError, match="401") as raised:
         release(FakeGitHub(), token=Secret("another-made-up"))
@@ -149,6 +163,7 @@ def test_make_release_unreachable_is_named() -> None:
             tag="v1",
             notes="",
             is_final=True,
+            is_latest=True,
             files={},
             token=TOKEN,
             transport=httpx.MockTransport(refuse),

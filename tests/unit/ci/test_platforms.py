@@ -12,6 +12,7 @@ from ci.platforms import (
     PLATFORMS_OF,
     SATELLITE,
     Platform,
+    choose_platforms,
     marker_environment,
     parse_platforms,
     wheel_tags,
@@ -41,6 +42,32 @@ def test_parse_platforms_by_commas_returns_them_in_the_tables_order() -> None:
 def test_parse_platforms_of_what_is_not_built_says_what_is(image: str, name: str) -> None:
     with pytest.raises(UsageError, match=rf"{image} is not built for {name}: it is for .*linux/amd64"):
         parse_platforms([name], image)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param([], {SATELLITE: PLATFORMS, GROUND_CONTROL: (AMD64, ARM64)}, id="none named"),
+        pytest.param(["linux/s390x"], {SATELLITE: (S390X,)}, id="of one image"),
+        pytest.param(
+            ["linux/s390x,linux/amd64"], {SATELLITE: (AMD64, S390X), GROUND_CONTROL: (AMD64,)}, id="partly of one"
+        ),
+    ],
+)
+def test_choose_platforms_image_is_left_out_where_it_is_for_none(
+    names: list[str], expected: dict[str, tuple[Platform, ...]]
+) -> None:
+    assert choose_platforms([SATELLITE, GROUND_CONTROL], names, is_strict=False) == expected
+
+
+def test_choose_platforms_image_that_was_wanted_is_not_left_out() -> None:
+    with pytest.raises(UsageError, match="ground-control is not built for linux/s390x"):
+        choose_platforms([SATELLITE, GROUND_CONTROL], ["linux/s390x"], is_strict=True)
+
+
+def test_choose_platforms_of_no_image_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"nothing is built for linux/arm/v7: images are for linux/386, linux/amd64"):
+        choose_platforms([SATELLITE, GROUND_CONTROL], ["linux/amd64,linux/arm/v7"], is_strict=False)
 
 
 def test_platform_that_an_image_is_not_built_for_has_its_reason() -> None:

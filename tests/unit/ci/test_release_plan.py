@@ -7,6 +7,7 @@ import pytest
 from ci.errors import UsageError
 from ci.options import parse
 from ci.release_plan import files_text, notes_text, plan_release
+from tests.unit.ci.checkouts import git, make_checkout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,22 @@ def test_plan_release_dry_run_needs_no_tag_in_git(source: Path) -> None:
 
     assert plan.tags == ("1.2.3", "1.2", "1", "latest")
     assert plan.notes == "- All."
+
+
+def test_plan_release_of_an_old_line_is_not_latest(source: Path) -> None:
+    assert planned(source, "--dry-run").is_latest
+
+    make_checkout(source)
+    git(source, "tag", "v1.3.0")
+
+    assert not planned(source, "--dry-run").is_latest
+
+
+def test_plan_release_without_git_is_refused(source: Path) -> None:
+    options = parse(["release", "--registry", "ghcr.io/acme", "--tag", "v1.2.3", "--dry-run"])
+
+    with pytest.raises(UsageError, match="is no git checkout"):
+        plan_release(options, source, "", {})
 
 
 def test_plan_release_dry_run_shows_what_is_unreleased(source: Path) -> None:

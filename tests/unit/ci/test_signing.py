@@ -4,7 +4,7 @@ import pytest
 
 from ci.errors import UsageError
 from ci.references import parse_reference
-from ci.signing import PROVENANCE, SPDX, Cosign, Published, Trust, signing_steps, verification_steps
+from ci.signing import PROVENANCE, SPDX, Cosign, Published, Trust, attestation_steps, signing_steps, verification_steps
 
 INDEX = parse_reference("ghcr.io/acme/app@sha256:" + "1" * 64)
 AMD64 = INDEX.at("sha256:" + "2" * 64)
@@ -123,3 +123,10 @@ def test_steps_image_of_one_platform_is_attested_once() -> None:
     steps = [step[0] for step in signing_steps(Cosign(KEY, "/cosign"), image)]
 
     assert steps == ["sign", "attest", "attest"]
+
+
+def test_attestation_steps_sign_no_image() -> None:
+    steps = attestation_steps(Cosign(KEY, "/cosign"), IMAGE)
+
+    assert {step[0] for step in steps} == {"attest"}
+    assert [*steps] == [*signing_steps(Cosign(KEY, "/cosign"), IMAGE)][1:]

@@ -63,7 +63,7 @@ def verbs(commands: Iterator[str]) -> list[list[str]]:
 @pytest.mark.parametrize(
     ("commands", "expected"),
     [
-        pytest.param(github_commands, ["check", "test", "build", "release", "release"], id="GitHub"),
+        pytest.param(github_commands, ["check", "test", "build", "check", "test", "release", "release"], id="GitHub"),
         pytest.param(gitlab_commands, ["check", "test", "build", "release"], id="GitLab"),
     ],
 )
@@ -122,3 +122,22 @@ def test_gitlab_waits_for_the_release_until_all_is_verified() -> None:
         "release"
     ]
     assert loaded["release"]["rules"] == [{"if": "$CI_COMMIT_TAG =~ /^v/"}]
+
+
+def test_gitlab_engine_has_the_name_that_its_clients_look_for() -> None:
+    loaded = load(GITLAB)
+    (service,) = loaded["default"]["services"]
+
+    assert loaded["variables"]["DOCKER_HOST"] == f"tcp://{service['alias']}:2376"
+    # GitLab makes a name of the image's, registry and all: `docker.io-library-docker`.
+    assert "dind" in service["name"]
+
+
+def test_github_waits_for_the_release_until_all_is_verified() -> None:
+    loaded = load(ROOT / ".github/workflows/release.yml")["jobs"]
+    needed = loaded[loaded["release"]["needs"]]
+    called = [step["run"].removeprefix(PIPELINE) for step in needed["steps"] if PIPELINE in step.get("run", "")]
+
+    assert called == ["check", "test"]
+    assert needed["permissions"] == {"contents": "read"}
+    assert needed["if"] == loaded["release"]["if"]
