@@ -108,6 +108,8 @@ def create_app(
         openapi_tags=_TAGS,
         responses=_ERRORS,
         redirect_slashes=False,
+        # Looked for at each request otherwise, which costs a twentieth of it; /metrics says what there is to say.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context
     app.state.gateway = Gateway(context) if options.prefect_api_internal_url else None
