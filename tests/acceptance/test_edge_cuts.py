@@ -62,6 +62,7 @@ def test_update_reaches_the_site_by_an_event_within_seconds(shop: Shop) -> None:
     assert_served(puller)
 
 
+@pytest.mark.slow
 def test_run_that_was_cut_in_the_middle_of_a_layer_ends_well_and_brings_each_byte_once(shop: Shop) -> None:
     with shop.pulling() as puller:
         shop.host.throttle(RATE)

@@ -181,6 +181,7 @@ def test_run_killed_in_the_middle_of_the_pass_is_completed_by_the_next(tmp_path:
         assert puller.failures == []
 
 
+@pytest.mark.slow
 def test_rollback_killed_in_the_middle_of_the_pass_goes_on_when_it_is_asked_for_again(tmp_path: Path) -> None:
     names = [f"acme/app-{number}:v1" for number in range(10)]
     with run_place(tmp_path) as (place, site):

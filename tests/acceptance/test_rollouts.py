@@ -116,6 +116,7 @@ def test_bad_generation_stops_at_the_canary_goes_back_and_a_good_one_reaches_eve
     assert staged.held() == (digest, digest)
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("A8")
 def test_paused_rollout_reaches_nobody_else_until_it_is_resumed(staged: Staged) -> None:
     _, before = staged.held()

@@ -64,6 +64,7 @@ def test_running_worker_follows_a_moved_tag_and_a_removed_image(centre: Centre, 
         assert (status["copied_count"], status["deleted_count"], status["image_count"]) == (1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.acceptance("A13")
 def test_report_names_what_could_not_be_had_and_why(centre: Centre, name: str, tmp_path: Path) -> None:
     good, bad, nowhere = f"{name}/good:v1", f"{name}/bad:v1", f"sha256:{'1' * 64}"
